@@ -1,0 +1,45 @@
+# make demo and make test need Python 3.10 or newer, and make itself; all else goes into .venv
+PY = .venv/bin/python
+export PYTHON
+export MPLBACKEND = agg
+# threads that wait should sleep: those that spin make training ten times slower as soon as another program wants a core
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help demo test docs prepare venv clean
+.DEFAULT_GOAL := help
+
+help: ## list what make can do
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 17
+
+demo: ## from nothing to a new piece of music: corpus, training, MIDI and picture in demo/
+	@tools/venv.sh demo
+	@$(PY) scripts/demo.py
+
+test: ## check everything: package = notebooks, notebooks, docs site, tests
+	@tools/venv.sh dev
+	@echo '== 1/4 The package, the README and the notebooks agree'
+	@$(PY) -m pytest -q tests/test_repo.py
+	@echo '== 2/4 Every notebook runs'
+	@OMP_NUM_THREADS=1 .venv/bin/nbdev_test --n_workers 2
+	@echo '== 3/4 The docs site has no broken link'
+	@$(PY) tools/docs.py --check
+	@echo '== 4/4 Tests'
+	@$(PY) -m pytest -q
+
+docs: ## build README.md and the docs site in _docs
+	@tools/venv.sh dev
+	@$(PY) tools/docs.py
+	@echo 'To read it: $(PY) -m http.server -d _docs 8000 --bind 127.0.0.1, then open http://127.0.0.1:8000'
+
+prepare: ## after editing notebooks: export the package, clean the notebooks, write README.md
+	@tools/venv.sh dev
+	@.venv/bin/nbdev_export
+	@.venv/bin/nbdev_clean
+	@$(PY) tools/docs.py --readme_only
+
+venv: ## set up .venv for development
+	@tools/venv.sh dev
+
+clean: ## remove what was built (.venv and demo stay)
+	@rm -rf _docs _proc _site build dist *.egg-info .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

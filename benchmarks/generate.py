@@ -1,0 +1,36 @@
+"""Generated tokens and notes a second with the cache, on one thread
+
+python benchmarks/generate.py RUN [--bars 32] [--repeats 5]
+
+Each repeat writes a piece with another seed; loading is not counted. The cost of the last quarter of the tokens is set against
+that of the first, to see whether a token gets dearer as the piece grows."""
+import time
+from statistics import median
+import numpy as np
+import torch
+from fastcore.script import call_parse
+from report import report
+from meloformer.generate import Ask, compose
+from meloformer.hid import HID
+from meloformer.model import MeloFormer
+from meloformer.train import find_checkpoint
+
+@call_parse
+def main(
+    run: str,         # A run of meloformer train, or a checkpoint
+    bars: int = 32,   # Length of each piece
+    repeats: int = 5  # Pieces
+):
+    "Time generation"
+    torch.set_num_threads(1)
+    ckpt = find_checkpoint(run)
+    model,hid,rows = MeloFormer.load(ckpt),HID.load(ckpt),[]
+    for seed in range(repeats):
+        at,tokens = [time.perf_counter()],[]
+        for t in compose(model, hid, Ask(bars=bars), seed):
+            tokens.append(t)
+            at.append(time.perf_counter())
+        d,n,notes = np.diff(at),len(tokens),len(hid.decode(np.array(tokens)).notes)
+        rows.append(dict(tokens=n, tokens_per_second=n/(at[-1]-at[0]), notes_per_second=notes/(at[-1]-at[0]), late_over_early=np.median(d[-n//4:])/np.median(d[2:n//4])))
+    res = {k: round(median(o[k] for o in rows), 2) for k in rows[0]}
+    report('generate', command='python benchmarks/generate.py RUN', size=f'{sum(p.numel() for p in model.parameters())/1e6:.1f} M parameters', bars=bars, repeats=repeats, **res)

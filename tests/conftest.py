@@ -1,0 +1,37 @@
+"What several tests share"
+import os, random, sys
+os.environ.setdefault('MPLBACKEND', 'agg')
+from hashlib import sha256
+from pathlib import Path
+import numpy as np, pytest, torch
+from hypothesis import settings
+
+root = Path(__file__).resolve().parent.parent
+sys.path += [str(root/'scripts'), str(root/'tools')]
+settings.register_profile('meloformer', deadline=None, print_blob=True)
+settings.load_profile('meloformer')
+torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True)
+def seeds():
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+@pytest.fixture(scope='session')
+def midi_folder(pytestconfig):
+    "The demo's corpus: 430 chorales and quartet movements as MIDI; written once, kept in pytest's cache"
+    import demo_corpus
+    key = sha256(Path(demo_corpus.__file__).read_bytes()).hexdigest()[:8]
+    out = pytestconfig.cache.mkdir(f'midi-{key}')
+    assert not demo_corpus.write_corpus(out)
+    return out
+
+@pytest.fixture(scope='session')
+def corpus_folder(midi_folder, tmp_path_factory):
+    "Sixty of those files as a prepared corpus"
+    from meloformer.corpus import build
+    tmp = tmp_path_factory.mktemp('corpus')
+    (tmp/'files.txt').write_text('\n'.join(map(str, sorted(midi_folder.glob('*.mid'))[:60])))
+    build(tmp/'files.txt', tmp/'data', val_share=.1, progress=False)
+    return tmp/'data'

@@ -1,0 +1,96 @@
+"The committed package, README and notebooks must agree, and the tools around them must say what is wrong"
+import os, re, shutil, subprocess, sys
+from pathlib import Path
+import pytest
+from execnb.nbio import nb2str, read_nb
+from nbdev.clean import _nbdev_clean
+from nbdev.config import get_config
+from nbdev.doclinks import nbglob
+
+cfg = get_config(path=Path(__file__).parent.parent)
+root,lib = cfg.config_path,cfg.lib_path.name
+nbs = sorted(nbglob(cfg.nbs_path, as_path=True))
+
+def run(*args, cwd=root, **env): return subprocess.run(args, cwd=cwd, env=os.environ | env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+def modules(path): return {str(p.relative_to(path)): p.read_text() for p in path.rglob('*.py')}
+
+@pytest.mark.parametrize('nb', nbs, ids=lambda o: o.stem)
+def test_notebook_clean(nb):
+    "No execution counts or stray metadata"
+    old,new = nb2str(read_nb(nb)),read_nb(nb)
+    _nbdev_clean(new)
+    assert nb2str(new) == old, f'{nb.name} is not clean: run `make prepare`'
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+    "The modules that the notebooks give, in an empty place"
+    tmp = tmp_path_factory.mktemp('export')
+    shutil.copytree(cfg.nbs_path, tmp/'nbs')
+    shutil.copy(cfg.config_file, tmp)
+    (tmp/lib).mkdir()
+    shutil.copy(root/lib/'__init__.py', tmp/lib)
+    res = run(sys.executable, '-c', 'import nbdev; nbdev.nbdev_export()', cwd=tmp)
+    assert res.returncode == 0, res.stderr
+    return modules(tmp/lib)
+
+def test_every_module_has_a_notebook(exported):
+    assert sorted(exported) == sorted(modules(root/lib)), 'run `make prepare`; remove modules whose notebook is gone'
+
+def test_exported(exported):
+    for k,v in modules(root/lib).items(): assert exported[k] == v, f'{k} is not what its notebook gives: run `make prepare`'
+
+def test_readme():
+    res = run(sys.executable, 'tools/docs.py', '--readme_only', '--check')
+    assert res.returncode == 0, res.stderr
+
+def test_readme_links():
+    for o in re.findall(r'(?:\]\(|src=")(?!https?:)([^)"#]+)', (root/'README.md').read_text()): assert (root/o).exists(), f'README.md refers to {o}'
+
+def test_versions():
+    v = cfg.version
+    assert f'version: {v}\n' in (root/'CITATION.cff').read_text()
+    assert re.search(r'^## (\S+)', (root/'CHANGELOG.md').read_text(), flags=re.M)[1] == v
+    assert f'__version__ = "{v}"' in (root/lib/'__init__.py').read_text()
+
+def test_broken_links(tmp_path):
+    from docs import broken_links
+    url = 'https://example.org/base'
+    (tmp_path/'sub').mkdir()
+    (tmp_path/'b.html').write_text('<h1 id="here">b</h1><img src="none.png"><a href="/base/a.html">a</a>')
+    (tmp_path/'sub/index.html').write_text('<a href="../a.html#gone">a</a><a href="https://elsewhere.org/x">x</a>')
+    (tmp_path/'a.html').write_text(f'<a href="b.html#here">b</a><a href="b.html#there">b</a><a href="sub/">s</a><a href="{url}/b.html">b</a><a href="{url}/c.html#x">c</a>')
+    assert {(str(p), o) for p,o in broken_links(tmp_path, url)} == {
+        ('a.html', 'b.html#there'), ('a.html', url+'/c.html#x'), ('b.html', 'none.png'), ('sub/index.html', '../a.html#gone')}
+
+@pytest.fixture
+def bare(tmp_path):
+    "What tools/venv.sh needs, in an empty place"
+    (tmp_path/'tools').mkdir()
+    shutil.copy(root/'tools/venv.sh', tmp_path/'tools')
+    for o in ('settings.ini', 'setup.py'): shutil.copy(root/o, tmp_path)
+    return tmp_path
+
+def fake_python(path, answers):
+    "An interpreter that says `answers` (shell lines)"
+    path.write_text(f'#!/bin/sh\n{answers}\n')
+    path.chmod(0o755)
+    return str(path)
+
+def test_venv_says_what_is_missing(bare):
+    old = fake_python(bare/'old', '[ "$1" = -V ] && echo Python 3.8.1; [ "$1" = -V ]')
+    res = run('tools/venv.sh', 'demo', cwd=bare, PYTHON=old)
+    assert res.returncode == 1 and 'Python 3.10 or newer is needed, and there is Python 3.8.1' in res.stderr
+    res = run('tools/venv.sh', 'demo', cwd=bare, PYTHON=str(bare/'none'))
+    assert res.returncode == 1 and 'there is no ' in res.stderr
+    lean = fake_python(bare/'lean', 'case "$2" in *ensurepip*) exit 1 ;; esac')
+    res = run('tools/venv.sh', 'demo', cwd=bare, PYTHON=lean)
+    assert res.returncode == 1 and 'python3-venv' in res.stderr
+    (bare/'.venv').mkdir()
+    res = run('tools/venv.sh', 'dev', cwd=bare, PYTHON=sys.executable)
+    assert res.returncode == 1 and 'no Python environment' in res.stderr
+    assert not (bare/'.venv/pyvenv.cfg').exists()
+
+def test_make_lists_its_targets():
+    if not shutil.which('make'): pytest.skip('there is no make')
+    res = run('make', MAKEFLAGS='', MAKELEVEL='')
+    assert res.returncode == 0 and all(f'make {o}' in res.stdout for o in ('demo', 'test', 'docs', 'prepare'))
