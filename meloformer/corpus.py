@@ -10,11 +10,12 @@ __all__ = ['SUFFIXES', 'PIECE', 'find_midi', 'Limits', 'fingerprint', 'encode_fi
 import hashlib, json, os, shutil, signal
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
+from threading import current_thread, main_thread
 from pathlib import Path
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
@@ -154,9 +155,16 @@ class Corpus:
 @contextmanager
 def _deaf():
     "Processes that begin here leave Ctrl-C to this one, which hears it afterwards"
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if current_thread() is not main_thread(): return (yield)
+    heard = []
+    # the mask is what the new processes inherit; the handler, because any thread of this one may be handed the signal
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handler = signal.signal(signal.SIGINT, lambda *_: heard.append(1))
     try: yield
-    finally: signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if heard: raise KeyboardInterrupt
 
 def _map(f, paths, workers):
     "`f` over all paths, in order, by `workers` processes"
