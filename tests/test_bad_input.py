@@ -168,10 +168,12 @@ def test_disk_full(corpus_folder, midi_folder, tmp_path, ckpt):
     assert res.returncode == 1 and res.stderr.strip().splitlines()[-1].startswith('meloformer generate: '), res.stderr
     assert not [str(o) for o in tmp_path.rglob('*') if o.suffix=='.part' or o.stem=='p'] and not (tmp_path/'data').exists()
 
+def hears(): signal.signal(signal.SIGINT, signal.SIG_DFL) # what runs in the background of a shell is deaf to Ctrl-C, and so are its children
+
 def interrupted(when, *args):
     "A command that gets Ctrl-C when its output shows `when`: exit status, output"
     p = subprocess.Popen([sys.executable, '-u', '-m', 'meloformer.cli', *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                         env=os.environ|dict(OMP_NUM_THREADS='1'), start_new_session=True)
+                         env=os.environ|dict(OMP_NUM_THREADS='1'), start_new_session=True, preexec_fn=hears)
     if isinstance(when, str):
         for line in p.stdout:
             if when in line: break
@@ -183,7 +185,7 @@ def interrupted(when, *args):
 
 def test_ctrl_c_at_once(corpus_folder, tmp_path):
     "While the libraries are still being loaded"
-    p = subprocess.Popen([sys.executable, '-m', 'meloformer.cli', 'train', '--data', str(corpus_folder), '--out', str(tmp_path/'run')], stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen([sys.executable, '-m', 'meloformer.cli', 'train', '--data', str(corpus_folder), '--out', str(tmp_path/'run')], stderr=subprocess.PIPE, text=True, preexec_fn=hears)
     time.sleep(1)
     p.send_signal(signal.SIGINT)
     err = p.communicate(timeout=60)[1]
@@ -212,7 +214,7 @@ def test_ctrl_c(midi_folder, corpus_folder, tmp_path, ckpt):
     assert checkpoints(tmp_path/'run')
     assert not [o for o in tmp_path.rglob('*') if o.name.endswith('.part')] and not (tmp_path/'data').exists()
     p = subprocess.Popen([sys.executable, '-m', 'meloformer.cli', 'generate', str(ckpt), '--out', str(tmp_path/'p.mid'), '--bars', '20000'],
-                         stderr=subprocess.PIPE, text=True, env=os.environ|dict(OMP_NUM_THREADS='1'))
+                         stderr=subprocess.PIPE, text=True, env=os.environ|dict(OMP_NUM_THREADS='1'), preexec_fn=hears)
     time.sleep(6)
     p.send_signal(signal.SIGINT)
     err = p.communicate(timeout=60)[1]
