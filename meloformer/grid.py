@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TICKS', 'MAX_QUARTERS', 'MAX_NUMERATOR', 'MAX_INSTANCES', 'VELOCITIES', 'DRUMS', 'TEMPOS', 'GRID_BAR', 'GRID_NOTE',
-           'lengths', 'Grid', 'bar_ticks', 'bar_positions', 'order', 'tidy']
+           'LOSS', 'lengths', 'Grid', 'bar_ticks', 'bar_positions', 'order', 'tidy']
 
 # %% ../nbs/02_grid.ipynb #4bee2d1e
 from dataclasses import dataclass, field
@@ -214,3 +214,36 @@ def quantized(self:Score,
 ) -> Score:
     "The same music on the grid, in canonical form"
     return Grid.from_score(self, positions_per_beat).score()
+
+# %% ../nbs/02_grid.ipynb #97e7f57b
+def _key(n): return (((n['program'].astype(np.int64)*MAX_INSTANCES+n['instance'])*128+n['pitch'])<<10|n['position'])<<22|n['bar']
+
+def _images(score, ppb):
+    "Grid, source notes as grid notes, and for each the index of its image"
+    g,src,s = Grid.from_score(score, ppb),_bars(score),score.notes
+    bars = columns(GRID_BAR, numerator=src['numerator'], denominator=src['denominator'])
+    prog,inst = _instruments(score.tracks, np.unique(s['track']))
+    bar,pos = _place(s, src, bar_positions(bars, ppb), score.tpq, ppb)
+    track = s['track'].astype(int)
+    n = columns(GRID_NOTE, bar=bar, program=prog[track], instance=np.minimum(inst[track], MAX_INSTANCES-1), position=pos, pitch=s['pitch'], velocity=s['velocity'])
+    key,o = _key(g.notes),np.argsort(_key(g.notes))
+    return g,src,n,o[np.searchsorted(key[o], _key(n))]
+
+# %% ../nbs/02_grid.ipynb #61a80698
+LOSS = np.dtype([('onset','f8'), ('length','f8'), ('velocity','i2'), ('merged','?')])
+
+@patch
+def losses(self:Score,
+    positions_per_beat: int = 24 # Grid positions a quarter note
+) -> np.ndarray: # `LOSS` rows, one for each note: seconds too late, seconds too long (0 for drums), velocity too high, merged with a twin
+    "What quantising does to each note, at the score's own tempo"
+    s,ppb = self.notes,positions_per_beat
+    if not len(s): return np.zeros(0, LOSS)
+    g,src,n,at = _images(self, ppb)
+    onset = src['onset'][n['bar']]+n['position']*(self.tpq/ppb)
+    dur = np.where(g.notes['length']==0, _follow(g.notes, g.bars, ppb)/TICKS, g.notes['length'])[at]*(self.tpq/ppb)
+    longest = np.lexsort((-s['velocity'].astype(int), -s['duration'].astype(int), at))
+    merged = np.append(False, at[longest][1:]==at[longest][:-1])[np.argsort(longest)]
+    secs = lambda start,ticks: self.seconds(start+ticks)-self.seconds(start)
+    length = np.where(n['program']==DRUMS, 0, secs(onset, dur)-secs(s['onset'], s['duration']))
+    return columns(LOSS, onset=self.seconds(onset)-self.seconds(s['onset']), length=length, velocity=4*g.notes['velocity'][at].astype(int)+2-s['velocity'].astype(int), merged=merged)
