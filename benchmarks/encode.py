@@ -1,11 +1,13 @@
-"""Files a second and tokens a note, beside MidiTok's REMI on the same files in the same run
+"""Files a second and tokens a note, there and back, beside MidiTok's REMI on the same files in the same run
 
 python benchmarks/encode.py MIDI_FOLDER [--files 100] [--repeats 5]
 
-REMI has 12 positions a beat here and says program, tempo and meter, as HID does; velocity in 32
-bins both. HID runs at 12 and 24, with and without recognising chords. Each is timed over all files, in turn, `repeats` times;
-the medians count."""
+REMI has 12 positions a beat here and says program, tempo and meter, as HID does; velocity in 32 bins both. HID runs at 12 and 24, with and
+without recognising chords. Each is timed over all files, in turn, `repeats` times; the medians count. Reading the file is part of encoding;
+decoding ends with a score of the library at hand. Then the structure ids of 32,768 tokens, and two processes against one."""
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from statistics import median
 import numpy as np
 from fastcore.script import call_parse
@@ -28,6 +30,38 @@ def bare(hid):
         return hid.encode(s)
     return f
 
+def timed(f, *args):
+    "Seconds, and what came of it"
+    start = time.perf_counter()
+    res = f(*args)
+    return time.perf_counter()-start,res
+
+def race(ways, items, repeats):
+    "Seconds of each way over the items of its own, `repeats` times in turn; and the last results"
+    times,last = {k: [] for k in ways},{}
+    for k,f in ways.items(): f(items[k][0])
+    for _ in range(repeats):
+        for k,f in ways.items():
+            t,last[k] = timed(lambda: [f(o) for o in items[k]])
+            times[k].append(t)
+    return times,last
+
+def structure_ms(hid, tokens, repeats):
+    "Milliseconds for the structure ids of 32,768 tokens"
+    t = np.concatenate(tokens)
+    t = np.resize(t, 32768)
+    return 1000*median(timed(hid.structure, t)[0] for _ in range(10*repeats))
+
+def encode_24(path): return len(HID(24)(path))
+
+def scaling(paths, repeats):
+    "How much faster two processes are than one"
+    def seconds(n):
+        with ProcessPoolExecutor(n, get_context('spawn')) as ex:
+            list(ex.map(encode_24, paths[:8*n]))
+            return timed(lambda: list(ex.map(encode_24, paths, chunksize=4)))[0]
+    return median(seconds(1)/seconds(2) for _ in range(repeats))
+
 @call_parse
 def main(
     source: str,       # Folder of MIDI files
@@ -40,15 +74,13 @@ def main(
     remi = REMI(TokenizerConfig(beat_res={(0, 16): 12}, num_velocities=32, pitch_range=(0, 127), use_programs=True, one_token_stream_for_programs=True,
                                 use_tempos=True, use_time_signatures=True, use_pitchdrum_tokens=False, program_changes=True))
     ways = dict(remi_12=lambda p: remi(SymScore(str(p))).ids, hid_12=HID(12), hid_24=HID(24), hid_24_without_chords=bare(HID(24)))
-    times,tokens = {k: [] for k in ways},{}
-    for k,f in ways.items(): f(paths[0])
-    for _ in range(repeats):
-        for k,f in ways.items():
-            start = time.perf_counter()
-            tokens[k] = sum(len(f(p)) for p in paths)
-            times[k].append(time.perf_counter()-start)
+    times,tokens = race(ways, {k: paths for k in ways}, repeats)
+    back = dict(remi_12=remi.decode, hid_12=HID(12).decode, hid_24=HID(24).decode)
+    back_times,_ = race(back, tokens, repeats)
     notes = {k: sum(len(Score.read(p).quantized(24 if '24' in k else 12).notes) for p in paths) for k in ways}
     res = {k: dict(files_per_second=round(len(paths)/median(t), 1), against_remi=round(median(a/b for a,b in zip(times['remi_12'], t)), 2),
-                   tokens_per_note=round(tokens[k]/notes[k], 3)) for k,t in times.items()}
-    for k,v in res.items(): print(f'{k:22} {v["files_per_second"]:7} files/s  {v["against_remi"]:6} x REMI  {v["tokens_per_note"]} tokens a note')
-    report('encode', ('miditok',), command='python benchmarks/encode.py MIDI_FOLDER', files=len(paths), notes=notes['hid_24'], repeats=repeats, **res)
+                   tokens_per_note=round(sum(map(len, tokens[k]))/notes[k], 3)) for k,t in times.items()}
+    for k,t in back_times.items(): res[k] |= dict(decoded_per_second=round(len(paths)/median(t), 1), decoding_against_remi=round(median(a/b for a,b in zip(back_times['remi_12'], t)), 2))
+    for k,v in res.items(): print(k, v)
+    report('encode', ('miditok',), command='python benchmarks/encode.py MIDI_FOLDER', files=len(paths), notes=notes['hid_24'], repeats=repeats, **res,
+           structure_of_32768_tokens_ms=round(structure_ms(HID(24), tokens['hid_24'], repeats), 2), two_processes_against_one=round(scaling(paths, repeats), 2))

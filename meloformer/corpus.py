@@ -77,7 +77,7 @@ def fingerprint(
     tuned = n['program']!=DRUMS
     n['pitch'][tuned] -= n['pitch'][tuned].min(initial=127)
     n['velocity'] = 0
-    return hashlib.sha1(n[order(n)].tobytes()+grid.bars[['numerator','denominator']].tobytes()).hexdigest()
+    return hashlib.sha1(ordered(n).tobytes()+grid.bars[['numerator','denominator']].tobytes()).hexdigest()
 
 # %% ../nbs/06_corpus.ipynb #fe4e3ffc
 def encode_file(

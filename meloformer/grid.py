@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['TICKS', 'MAX_QUARTERS', 'MAX_NUMERATOR', 'MAX_INSTANCES', 'VELOCITIES', 'DRUMS', 'TEMPOS', 'GRID_BAR', 'GRID_NOTE',
-           'LOSS', 'lengths', 'Grid', 'bar_ticks', 'bar_positions', 'order', 'tidy']
+           'LOSS', 'lengths', 'Grid', 'bar_ticks', 'bar_positions', 'order_key', 'ordered', 'tidy']
 
 # %% ../nbs/02_grid.ipynb #4bee2d1e
 from dataclasses import dataclass, field
 from fastcore.basics import patch
+from functools import cache
 import numpy as np
 from .score import *
 from .score import BAR, NOTE, METER, TEMPO, columns
@@ -116,21 +117,39 @@ def _place(notes, bars, npos, tpq, ppb):
     return b+late, np.where(late, 0, np.minimum(pos, npos[b]-1))
 
 # %% ../nbs/02_grid.ipynb #fa25a85b
-def order(notes):
-    "Canonical order: bar, instrument (drums first, then by program), position, length (default first), pitch"
-    n = notes
-    return np.lexsort((n['pitch'], n['length'], n['position'], n['instance'], (n['program'].astype(int)+1)%(DRUMS+1), n['bar']))
+def _player(n): return n['program'].astype(np.int64)*MAX_INSTANCES+n['instance']
 
-def _follow(n, bars, ppb):
-    "Ticks from each onset to its instrument's next one in the bar, or to the bar's end"
-    new = np.append(True, np.any([n[k][1:]!=n[k][:-1] for k in ('bar','program','instance')], 0))[:len(n)]
-    onset = new | np.append(True, n['position'][1:]!=n['position'][:-1])[:len(n)]
-    idx = np.flatnonzero(onset)
-    nxt = np.append(idx[1:], len(n))[np.cumsum(onset)-1]
-    more = ~np.append(new, True)[nxt]
-    return np.where(more, TICKS*np.append(n['position'], 0)[nxt].astype(int), bar_ticks(bars, ppb)[n['bar']])-TICKS*n['position']
+def _key(n): return ((_player(n)<<7|n['pitch'])<<10|n['position'])<<22|n['bar'] # instrument, pitch and onset as one integer
+
+def _rank(program): return (program.astype(np.int64)+1)%(DRUMS+1)
+
+def order_key(
+    notes: np.ndarray # `GRID_NOTE` rows
+) -> np.ndarray: # One integer a note
+    "Numbers in canonical order: bar, instrument (drums first, then by program), position, length (default first), pitch"
+    key = notes['bar'].astype(np.uint64)
+    for k,bits in ((_rank(notes['program']),8), (notes['instance'],5), (notes['position'],10), (notes['length'],12), (notes['pitch'],7)):
+        key = key<<np.uint64(bits)|k.astype(np.uint64)
+    return key
+
+def ordered(
+    notes: np.ndarray # `GRID_NOTE` rows
+) -> np.ndarray: # The same rows in canonical order
+    "Sort, unless that has been done"
+    key = order_key(notes)
+    return notes if (key[1:]>=key[:-1]).all() else notes.take(np.argsort(key))
 
 # %% ../nbs/02_grid.ipynb #a2f94a46
+def _follow(n, bars, ppb):
+    "Ticks from each onset to its instrument's next one in the bar, or to the bar's end"
+    bar,pos,who = n['bar'],n['position'].astype(np.int64),_player(n)
+    new = np.append(True, (bar[1:]!=bar[:-1]) | (who[1:]!=who[:-1]))[:len(n)]
+    onset = new | np.append(True, pos[1:]!=pos[:-1])[:len(n)]
+    idx = np.flatnonzero(onset)
+    end = np.where(np.append(new[idx[1:]], True), bar_ticks(bars, ppb)[bar[idx]], TICKS*np.append(pos[idx[1:]], 0))
+    return end[np.cumsum(onset)-1]-TICKS*pos
+
+# %% ../nbs/02_grid.ipynb #83b47072
 def tidy(
     notes: np.ndarray, # `GRID_NOTE` rows in any order
     bars: np.ndarray,  # `GRID_BAR` rows
@@ -139,38 +158,47 @@ def tidy(
 ) -> np.ndarray: # `GRID_NOTE` rows in canonical form
     "Apply the rules of overlap and length; a second time changes nothing"
     report = {} if report is None else report
-    n = notes[np.lexsort((-notes['velocity'].astype(int), -notes['length'].astype(int), notes['pitch'], notes['position'],
-        notes['bar'], notes['instance'], notes['program']))]
-    key = n[['program','instance','bar','position','pitch']]
-    twin = np.append(False, key[1:]==key[:-1])[:len(n)]
-    n = n[~twin]
-    n = n[order(n)]
-    if not len(n): return n
-    follow,gap = _follow(n, bars, positions_per_beat),_restrike(n, bars, positions_per_beat)
+    n = ordered(notes.copy())
+    gap = _restrike(n, bars, positions_per_beat)
+    if (gap==0).any():
+        n = _untwinned(n)
+        gap = _restrike(n, bars, positions_per_beat)
+    said = np.flatnonzero((n['length']>0) & (n['program']!=DRUMS))
+    follow,gap,long = _follow(n, bars, positions_per_beat)[said],gap[said],n['length'][said].astype(int)
     default,room = (np.maximum(1, o) for o in ((follow+TICKS//2)//TICKS, gap//TICKS))
-    long = np.where(n['length']==0, default, n['length']).astype(int)
     over = (long!=default) & (long>room)
     long = np.where(over, np.where(follow==gap, default, room), long)
-    report |= dict(merged=int(twin.sum()), cut=int(over.sum()))
-    table = lengths(positions_per_beat)
-    snapped = _nearest(table, long)
-    snapped = np.where(snapped>room, table[np.searchsorted(table, room, 'right')-1], snapped)
-    n['length'] = np.where((long==default) | (snapped==default) | (n['program']==DRUMS), 0, snapped)
-    return n[order(n)]
+    near,down = _named(positions_per_beat)
+    long,room = (np.minimum(o, len(near)-1) for o in (long, room))
+    snapped = np.where(near[long]>room, down[room], near[long])
+    n['length'] = 0
+    n['length'][said] = np.where((long==default) | (snapped==default), 0, snapped)
+    report |= dict(merged=len(notes)-len(n), cut=int(over.sum()))
+    return ordered(n)
 
-# %% ../nbs/02_grid.ipynb #83b47072
-def _nearest(table, x):
-    "The entry of the ascending `table` nearest to each `x`, the lower of two"
+# %% ../nbs/02_grid.ipynb #b70f4b55
+@cache
+def _named(ppb):
+    "For each length up to the longest the nearest that has a name (of two the lower), and the next below"
+    table = lengths(ppb)
+    x = np.arange(table[-1]+1)
     i = np.clip(np.searchsorted(table, x), 1, len(table)-1)
-    return np.where(x-table[i-1] <= table[i]-x, table[i-1], table[i])
+    return np.where(x-table[i-1] <= table[i]-x, table[i-1], table[i]),table[np.searchsorted(table, x, 'right')-1]
 
 def _restrike(n, bars, ppb):
-    "Ticks until the same instrument strikes the same pitch again"
-    t = (np.append(0, np.cumsum(bar_ticks(bars, ppb)))[n['bar']] + TICKS*n['position'].astype(np.int64))
-    o = np.lexsort((t, n['pitch'], n['instance'], n['program']))
-    key,gap = n[['program','instance','pitch']][o],np.full(len(n), 1<<30)
+    "Ticks until the same instrument strikes the same pitch again; `n` in canonical order"
+    t = np.append(0, np.cumsum(bar_ticks(bars, ppb)))[n['bar']] + TICKS*n['position'].astype(np.int64)
+    o,gap = np.lexsort((n['pitch'], _player(n).astype(np.uint16))),np.full(len(n), 1<<30) # keys of 16 bits are sorted in linear time
+    key = (_player(n)<<7|n['pitch'])[o]
     gap[o[:-1]] = np.where(key[1:]==key[:-1], np.diff(t[o]), 1<<30)
     return gap
+
+def _untwinned(n):
+    "Of several notes with one instrument, pitch and onset the longest, then the loudest"
+    same = _key(n)
+    o = np.lexsort((-n['velocity'].astype(int), -n['length'].astype(int), same))
+    keep = np.append(True, same[o][1:]!=same[o][:-1])
+    return ordered(n.take(o[keep]))
 
 # %% ../nbs/02_grid.ipynb #3dba83ac
 @patch(cls_method=True)
@@ -200,10 +228,10 @@ def score(self:Grid) -> Score:
     n,ppb,ticks = self.notes,self.positions_per_beat,bar_ticks(self.bars, self.positions_per_beat)
     start = np.append(0, np.cumsum(ticks))
     dur = np.where(n['length']==0, np.where(n['program']==DRUMS, TICKS, _follow(n, self.bars, ppb)), TICKS*n['length'].astype(int))
-    who = np.stack([(n['program'].astype(int)+1)%(DRUMS+1), n['instance']])
-    kinds,track = np.unique(who, axis=1, return_inverse=True)
-    notes = columns(NOTE, onset=start[n['bar']]+TICKS*n['position'], duration=dur, pitch=n['pitch'], velocity=4*n['velocity']+2, track=track.reshape(-1))
-    tracks = [Track(0 if r==0 else int(r)-1, bool(r==0)) for r in kinds[0]]
+    who = _rank(n['program'])*MAX_INSTANCES+n['instance']
+    plays = np.bincount(who)>0
+    notes = columns(NOTE, onset=start[n['bar']]+TICKS*n['position'], duration=dur, pitch=n['pitch'], velocity=4*n['velocity']+2, track=(np.cumsum(plays)-1)[who])
+    tracks = [Track(0 if r==0 else r-1, r==0) for r in (np.flatnonzero(plays)//MAX_INSTANCES).tolist()]
     b = self.bars[:int(n['bar'].max(initial=0))+1]
     return Score(TICKS*ppb, notes, tracks, columns(TEMPO, onset=start[:len(b)], bpm=TEMPOS[b['tempo']]),
         columns(METER, onset=start[:len(b)], numerator=b['numerator'], denominator=b['denominator']))
@@ -216,8 +244,6 @@ def quantized(self:Score,
     return Grid.from_score(self, positions_per_beat).score()
 
 # %% ../nbs/02_grid.ipynb #97e7f57b
-def _key(n): return (((n['program'].astype(np.int64)*MAX_INSTANCES+n['instance'])*128+n['pitch'])<<10|n['position'])<<22|n['bar']
-
 def _images(score, ppb):
     "Grid, source notes as grid notes, and for each the index of its image"
     g,src,s = Grid.from_score(score, ppb),_bars(score),score.notes

@@ -244,26 +244,71 @@ def tables(self:HID) -> tuple: # `allowed` bool and `next_state` int16, both (st
     return self._tables
 
 # %% ../nbs/04_hid.ipynb #06e1adff
+def _walk(tokens, allowed, nxt):
+    "States after each token; up to the first that is not allowed"
+    allowed,nxt,state,res = allowed.tolist(),nxt.tolist(),0,[]
+    for t in tokens.tolist():
+        if t>=len(nxt[0]) or not allowed[state][t]: break
+        state = nxt[state][t]
+        res.append(state)
+    return np.array(res, int)
+
+# %% ../nbs/04_hid.ipynb #39c61eed
+def _guesses(hid):
+    "For each token the state that those after it likely start from (-1: ask the one before), and the states likely after it: elsewhere, in drums, in the first bar's head (three rows, and where the row of each state begins)"
+    allowed,nxt = hid.tables()
+    n,every = STATES.index,np.arange(len(hid))
+    ctx = np.select([hid.kind==PROGRAM, hid.kind==CHORD, hid.kind==SPECIAL], [n('pitch'), n('head'), n('piece')], -1)
+    ctx[hid.base['Program']+DRUMS] = n('drums_pitch')
+    first = [sorted(range(len(STATES)), key=lambda i: not STATES[i].startswith(o)) for o in ('', 'drums', 'first')]
+    row = np.zeros(len(STATES), int)
+    row[n('drums_pitch')],row[n('first')] = len(hid),2*len(hid)
+    return ctx,np.stack([nxt[np.array(o)[allowed[o].argmax(0)], every] for o in first]),row
+
+@patch
+def _states(self:HID, tokens):
+    "What `_walk` finds"
+    allowed,nxt = self.tables()
+    if not len(tokens) or tokens.max()>=len(self): return _walk(tokens, allowed, nxt)
+    if not hasattr(self, '_guess'): self._guess = _guesses(self)
+    ctx,after,row = self._guess
+    c,k,n = ctx[tokens],self.kind[tokens],STATES.index
+    opens = np.flatnonzero(k==CHORD)
+    opens = opens[k[opens-1]!=POSITION][1:2]
+    if len(opens): c[:opens[0]][k[:opens[0]]==CHORD] = n('first')
+    at = np.maximum.accumulate(np.where(c>=0, np.arange(len(c)), 0))
+    before = np.append(0, c[at[:-1]])
+    s = after.ravel()[row[before]+tokens]
+    for _ in range(8):
+        step = before*len(self)+tokens
+        ok = allowed.ravel()[step]
+        s,old = np.where(ok, nxt.ravel()[step], s),s
+        if ok.all() and np.array_equal(s, old): return s
+        before[1:] = s[:-1]
+    return _walk(tokens, allowed, nxt)
+
+# %% ../nbs/04_hid.ipynb #811f976e
 @patch
 def check(self:HID,
     tokens # Token numbers of one whole piece
 ):
     "Raise `ValueError` unless the tokens are a piece of the grammar"
-    if not hasattr(self, '_walk'): self._walk = [o.tolist() for o in self.tables()]
-    allowed,nxt = self._walk
-    state,size = 0,len(self)
-    for i,t in enumerate(np.asarray(tokens).tolist()):
-        if t>=size or not allowed[state][t]:
-            nm = self.vocab[t][1] if t<size else t
-            raise ValueError(f'token {i} ({nm}) cannot stand here (state: {STATES[state]})')
-        state = nxt[state][t]
-    if STATES[state]!='end': raise ValueError(f'the piece breaks off (state: {STATES[state]})')
+    tokens = np.asarray(tokens)
+    s = self._states(tokens)
+    last = STATES[s[-1]] if len(s) else STATES[0]
+    if len(s)<len(tokens):
+        t = int(tokens[len(s)])
+        raise ValueError(f'token {len(s)} ({self.vocab[t][1] if t<len(self) else t}) cannot stand here (state: {last})')
+    if last!='end': raise ValueError(f'the piece breaks off (state: {last})')
 
 # %% ../nbs/04_hid.ipynb #a54dc4d7
-def _said(flag, values, since, default):
-    "The last value said with `flag` at or after the token `since`, else `default`"
-    at = _last(flag)
-    return np.where(at>=np.maximum(since, 0), values[np.maximum(at, 0)], default)
+def _before(places, at):
+    "The last of the ascending `places` before each of `at`, -1 where there is none"
+    return np.append(-1, places)[np.searchsorted(places, at)]
+
+def _said(values, at, since):
+    "The value at each place of `at` that does not lie before `since`, else 0"
+    return np.where(at>=since, values[at], 0)
 
 # %% ../nbs/04_hid.ipynb #a64df67d
 @patch
@@ -274,21 +319,19 @@ def decode_grid(self:HID,
     tokens = np.asarray(tokens)
     self.check(tokens)
     k,v = self.kind[tokens],self.value[tokens]
-    opens = (k==CHORD) & np.append(True, k[:-1]!=POSITION)
+    at = lambda kind: np.flatnonzero(k==kind)
+    c,m,p = at(CHORD),at(METERS),at(PITCH)
+    opens = k[c-1]!=POSITION
     bar = np.cumsum(opens)-1
-    o = np.flatnonzero(opens)
-    last = np.append(o[1:], len(tokens))-1
-    den = (k==METERS) & (tokens>=self.base['Denominator'])
-    ffill = lambda flag: v[_last(flag)[last]]
-    bars = columns(GRID_BAR, numerator=ffill((k==METERS) & ~den), denominator=ffill(den), tempo=ffill(k==TEMPI))
-    group = _last(k==PROGRAM)
-    onset = np.maximum(group, _last(k==POSITION))
-    rows = columns(GRID_NOTE, bar=bar, program=v[group], instance=_said(k==INSTANCE, v, group, 0), position=_said(k==POSITION, v, group, 0),
-        length=_said(k==LENGTH, v, onset, 0), pitch=np.clip(v, 0, 127), velocity=_said(k==VELOCITY, v, group, 0))[k==PITCH]
+    ends = np.append(c[opens][1:], len(tokens))
+    bars = columns(GRID_BAR, numerator=v[_before(m[::2], ends)], denominator=v[_before(m[1::2], ends)], tempo=v[_before(at(TEMPI), ends)])
+    group,pos = _before(at(PROGRAM), p),_before(at(POSITION), p)
+    rows = columns(GRID_NOTE, bar=np.searchsorted(ends, p, 'right'), program=v[group], instance=_said(v, _before(at(INSTANCE), p), group), position=_said(v, pos, group),
+        length=_said(v, _before(at(LENGTH), p), np.maximum(group, pos)), pitch=v[p], velocity=_said(v, _before(at(VELOCITY), p), group))
     fits = rows['position'] < bar_positions(bars, self.positions_per_beat)[rows['bar']]
     report = dict(beyond_bar=int((~fits).sum()))
-    rows = tidy(rows[fits], bars, self.positions_per_beat, report)
-    chords = columns(BAR_CHORD, bar=bar, position=np.where(opens, 0, np.append(0, v[:-1])), label=v)[k==CHORD]
+    rows = tidy(rows if fits.all() else rows[fits], bars, self.positions_per_beat, report)
+    chords = columns(BAR_CHORD, bar=bar, position=np.where(opens, 0, v[c-1]), label=v[c])
     return Grid(self.positions_per_beat, bars, rows, report=report),chords
 
 @patch

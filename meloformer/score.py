@@ -52,14 +52,21 @@ class Score:
     notices: list = field(default_factory=list) # What reading had to leave out or mend, in words
 
     def __post_init__(self):
-        n = self.notes
-        self.notes = n[np.lexsort((n['duration'], n['pitch'], n['track'], n['onset']))]
+        self.notes = _sorted(self.notes)
         self.tempos = _from_zero(self.tempos, TEMPO, bpm=120.)
         self.meters = _from_zero(self.meters, METER, numerator=4, denominator=4)
 
     def __repr__(self): return f'Score({len(self.notes)} notes, {len(self.tracks)} tracks, {len(self.bars())} bars, tpq={self.tpq})'
 
 # %% ../nbs/01_score.ipynb #6fd35faf
+def _sorted(n):
+    "By onset, track, pitch, then duration"
+    onset = n['onset'].astype(np.uint32)
+    o = np.lexsort((n['pitch'], n['track'], onset.astype(np.uint16), (onset>>16).astype(np.uint16))) # keys of 16 bits are sorted in linear time
+    res = n.take(o)
+    key = (res['onset'].astype(np.int64)<<16|res['track'])<<7|res['pitch']
+    return res[np.lexsort((res['duration'], key))] if (key[1:]==key[:-1]).any() else res
+
 def _from_zero(rows, dtype, **default):
     "`rows` in order, the last of those at one tick, without repeats, the first at 0"
     rows = np.zeros(0, dtype) if rows is None else rows[np.argsort(rows['onset'], kind='stable')]
