@@ -5,7 +5,7 @@ export MPLBACKEND = agg
 # threads that wait should sleep: those that spin make training ten times slower as soon as another program wants a core
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test docs prepare venv clean
+.PHONY: help demo test slow docs prepare venv clean
 .DEFAULT_GOAL := help
 
 help: ## list what make can do
@@ -25,6 +25,11 @@ test: ## check everything: package = notebooks, notebooks, docs site, tests
 	@$(PY) tools/docs.py --check
 	@echo '== 4/4 Tests'
 	@$(PY) -m pytest -q
+
+slow: ## the long checks: slow cells of the notebooks, 10,000 invented scores, whole folders
+	@tools/venv.sh dev
+	@OMP_NUM_THREADS=1 .venv/bin/nbdev_test --n_workers 2 --flags slow
+	@$(PY) -m pytest -q --slow tests/test_round_trip.py tests/test_grammar.py
 
 docs: ## build README.md and the docs site in _docs
 	@tools/venv.sh dev

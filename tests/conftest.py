@@ -8,9 +8,11 @@ from hypothesis import settings
 
 root = Path(__file__).resolve().parent.parent
 sys.path += [str(root/'scripts'), str(root/'tools')]
-settings.register_profile('meloformer', deadline=None, print_blob=True)
-settings.load_profile('meloformer')
+for name,n in (('quick', 300), ('slow', 10_000)): settings.register_profile(name, deadline=None, print_blob=True, max_examples=n)
 torch.set_num_threads(1)
+
+def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='many more examples; takes half an hour')
+def pytest_configure(config): settings.load_profile('slow' if config.getoption('slow') else 'quick')
 
 @pytest.fixture(autouse=True)
 def seeds():

@@ -7,15 +7,16 @@ from meloformer.grid import Grid
 from meloformer.hid import HID
 from meloformer.score import METER, NOTE, TEMPO, Score, Track
 
+EXAMPLES = settings.default.max_examples # 300; 10,000 with --slow
 HIDS = {p: HID(p) for p in (4, 8, 12, 24, 48)}
 METERS = [(1,4), (2,4), (3,4), (4,4), (5,4), (7,8), (6,8), (12,8), (3,2), (4,2), (13,4), (9,1), (33,64), (1,64), (255,16)]
 
 @st.composite
 def scores(draw):
-    "Up to 17 instruments; meters, tempos, pickups, drums, overlaps, long and empty bars"
+    "Up to 60 instruments; meters, tempos, pickups, drums, overlaps, long and empty bars"
     tpq = draw(st.sampled_from([24, 96, 120, 384, 480, 960]))
     tick = st.integers(0, tpq*40)
-    tracks = draw(st.lists(st.builds(Track, st.sampled_from([0, 0, 33, 40, 40, 127]), st.booleans()), min_size=1, max_size=17))
+    tracks = draw(st.lists(st.builds(Track, st.sampled_from([0, 0, 33, 40, 40, 127]), st.booleans()), min_size=1, max_size=60))
     note = st.tuples(tick, st.one_of(st.integers(0, 2*tpq), st.integers(0, 300*tpq)), st.integers(0, 127) | st.integers(60, 63),
                      st.integers(1, 127), st.integers(0, len(tracks)-1))
     notes = np.array(draw(st.lists(note, min_size=1, max_size=60)), NOTE)
@@ -24,7 +25,7 @@ def scores(draw):
     tempos = [(o, draw(st.floats(5, 900))) for o in draw(st.lists(tick, max_size=5))]
     return Score(tpq, notes, tracks, np.array(tempos, TEMPO), np.array(meters, METER))
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(scores(), st.sampled_from(sorted(HIDS)))
 def test_invented(score, ppb):
     hid,grid = HIDS[ppb],Grid.from_score(score, ppb)
@@ -36,14 +37,14 @@ def test_invented(score, ppb):
     assert grid.report['notes'] == len(score.notes) == len(q.notes)+grid.report['merged']
     assert not (grid.notes['length'][grid.notes['program']==128]).any()
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES//6, suppress_health_check=list(HealthCheck))
 @given(scores())
 def test_midi_and_back(score):
     "What is written as MIDI and read again is the same on the grid"
     q = score.quantized()
     assert Score.from_bytes(q.to_bytes()) == q
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES//3, suppress_health_check=list(HealthCheck))
 @given(st.lists(scores(), min_size=1, max_size=3))
 def test_structure(pieces):
     "Running values against one token after the other"
