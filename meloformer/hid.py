@@ -30,16 +30,19 @@ class HID:
     ):
         if positions_per_beat not in (4, 8, 12, 24, 48): raise ValueError(f'positions_per_beat is 4, 8, 12, 24 or 48, not {positions_per_beat}')
         self.positions_per_beat = positions_per_beat
-        self.vocab = _vocab(positions_per_beat)
-        self.kind,self.value,self.base = _tables(self.vocab)
+        self.words = _words(positions_per_beat)
+        self.names = [o for _,o,_ in self.words]
+        self.vocab = {o:i for i,o in enumerate(self.names)}
+        self.kind,self.value,self.base = _tables(self.words)
 
     @property
-    def vocab_size(self): return len(self.vocab)
-    def __len__(self): return len(self.vocab)
+    def vocab_size(self): return len(self.words)
+    def __len__(self): return len(self.words)
+    def __getitem__(self, token): return self.vocab[token] if isinstance(token, str) else self.names[token]
     def __repr__(self): return f'HID(positions_per_beat={self.positions_per_beat}): {len(self)} tokens'
 
 # %% ../nbs/04_hid.ipynb #b6e1a94c
-def _vocab(ppb):
+def _words(ppb):
     "Every token as (kind, name, value), in order of its number"
     def block(kind, name, vals, names=None): return [(kind, f'{name}_{n}', int(v)) for v,n in zip(vals, names or vals)]
     res = [(SPECIAL, o, i) for i,o in enumerate(('PAD','BOS','EOS','SEP'))] + block(SPECIAL, 'Attribute', range(60))
@@ -53,11 +56,11 @@ def _vocab(ppb):
     res += block(VELOCITY, 'Velocity', range(VELOCITIES)) + block(PITCH, 'Pitch', range(128))
     return res + block(SPECIAL, 'Unused', range(-len(res)%64))
 
-def _tables(vocab):
+def _tables(words):
     "Kind and value of each token, and the number of the first token of each name"
-    kind,value = np.array([o[0] for o in vocab], np.uint8),np.array([o[2] for o in vocab], np.int16)
+    kind,value = np.array([o[0] for o in words], np.uint8),np.array([o[2] for o in words], np.int16)
     base = {}
-    for i,(_,nm,_) in enumerate(vocab): base.setdefault(nm.split('_')[0], i)
+    for i,(_,nm,_) in enumerate(words): base.setdefault(nm.split('_')[0], i)
     return kind,value,base
 
 # %% ../nbs/04_hid.ipynb #cc6e87ff
@@ -156,7 +159,7 @@ def describe(self:HID,
     tokens # Token numbers
 ) -> list: # Names
     "Tokens in words"
-    return [self.vocab[t][1] for t in np.asarray(tokens).tolist()]
+    return [self.names[t] for t in np.asarray(tokens).tolist()]
 
 # %% ../nbs/04_hid.ipynb #f2886781
 @dataclass
@@ -174,10 +177,16 @@ def _last(flag):
     "Index of the last token up to each one where `flag` is set, -1 before the first"
     return np.maximum.accumulate(np.where(flag, np.arange(len(flag)), -1))
 
-def _since(at, flag, values, default):
-    "The value set at `at[i]`, where it is a token with `flag`; else `default`"
-    return np.where((at>=0) & flag[at], values[at], default)
+def _hold(at, values, n):
+    "Of `n` tokens, those from each of `at` on have its value; `at` begins with 0"
+    return np.repeat(values, np.diff(at, append=n))
 
+def _doc_bars(opens, first):
+    "Bar inside its document, and document, for each place where a bar or a document begins"
+    doc,bar,d = np.cumsum(first),np.cumsum(opens),np.flatnonzero(first)
+    return np.maximum(0, bar-np.append(0, bar[d]-opens[d])[doc]-1),np.maximum(0, doc-1)
+
+# %% ../nbs/04_hid.ipynb #d5ffee8c
 @patch
 def structure(self:HID,
     tokens,        # Token numbers, shape (n,)
@@ -185,19 +194,21 @@ def structure(self:HID,
 ) -> Structure:
     "Structure of each token, by running values"
     tokens = np.asarray(tokens)
-    kind,val,n = self.kind[tokens],self.value[tokens],len(tokens)
+    kind,val,n = self.kind.take(tokens),self.value.take(tokens),len(tokens)
     first = np.zeros(n, bool)
     if starts is None: first = tokens==BOS
     else: first[starts] = True
-    opens = (kind==CHORD) & np.append(True, kind[:-1]!=POSITION)
-    doc_at = _last(first)
-    bar = np.cumsum(opens)-1
-    bar = np.maximum(0, bar-(bar-opens)[np.maximum(doc_at, 0)]-1)
-    begins = first | (opens & (bar>0))
-    prog = _since(_last(opens | first | (kind==PROGRAM) | (tokens==EOS) | (tokens==SEP)), kind==PROGRAM, val, NO_PROGRAM)
-    pos = _since(_last(opens | first | (kind==PROGRAM) | (kind==POSITION) | (tokens==EOS)), kind==POSITION, val, 0)
-    doc = np.where(tokens==PAD, -1, np.maximum(0, np.cumsum(first)-1))
-    return Structure(kind, bar, prog, pos, np.arange(n)-np.maximum(_last(begins), 0), doc)
+    opens,group,place = kind==CHORD,kind==PROGRAM,kind==POSITION
+    opens[1:] &= ~place[:-1]
+    fresh = opens | first | group | (tokens==EOS)
+    fresh[:1] = True
+    i,j,k = np.flatnonzero(fresh | (tokens==SEP)),np.flatnonzero(fresh | place),np.flatnonzero(opens | first)
+    bar,doc = _doc_bars(opens[k], first[k])
+    begins,k = np.append(0, k[first[k] | (bar>0)]).astype('i4'),np.append(0, k)
+    piece = _hold(k, np.append(0, doc).astype('i4'), n)
+    piece[tokens==PAD] = -1
+    return Structure(kind, _hold(k, np.append(0, bar).astype('i4'), n), _hold(i, np.where(group[i], val[i], np.int16(NO_PROGRAM)), n),
+        _hold(j, np.where(place[j], val[j], np.int16(0)), n), np.arange(n, dtype='i4')-_hold(begins, begins, n), piece)
 
 # %% ../nbs/04_hid.ipynb #19144b24
 STATES = ('start','piece','head','first','change','first_change','denominator','metered','first_metered','timed',
@@ -225,7 +236,7 @@ def _rules():
 
 # %% ../nbs/04_hid.ipynb #e4321a79
 def _grammar(hid):
-    names = np.array([o[1].split('_')[0] for o in hid.vocab])
+    names = np.array([o.split('_')[0] for o in hid.names])
     names[hid.base['Program']+DRUMS] = 'Drums'
     allowed = np.zeros((len(STATES), len(hid)), bool)
     nxt = np.full((len(STATES), len(hid)), STATES.index('end'), np.int16)
@@ -298,8 +309,29 @@ def check(self:HID,
     last = STATES[s[-1]] if len(s) else STATES[0]
     if len(s)<len(tokens):
         t = int(tokens[len(s)])
-        raise ValueError(f'token {len(s)} ({self.vocab[t][1] if t<len(self) else t}) cannot stand here (state: {last})')
+        raise ValueError(f'token {len(s)} ({self.names[t] if t<len(self) else t}) cannot stand here (state: {last})')
     if last!='end': raise ValueError(f'the piece breaks off (state: {last})')
+
+# %% ../nbs/04_hid.ipynb #e32916b7
+def _resume(allowed, nxt):
+    "The state to go on from after a token out of place: of those it may lead to, the one that allows most"
+    room = np.where(allowed, allowed.sum(1)[nxt], -1)
+    return nxt[room.argmax(0), np.arange(nxt.shape[1])]
+
+# %% ../nbs/04_hid.ipynb #f10d83aa
+@patch
+def tokens_errors(self:HID,
+    tokens # Token numbers of one piece, or of its beginning
+) -> float: # 0 to 1; 0 where nothing breaks the grammar
+    "Share of the tokens that cannot stand where they stand"
+    allowed,nxt = self.tables()
+    if not hasattr(self, '_after'): self._after = _resume(allowed, nxt).tolist()
+    tokens,state,wrong,size = np.asarray(tokens).tolist(),0,0,len(self)
+    for t in tokens:
+        if not 0<=t<size: wrong += 1
+        elif allowed[state,t]: state = nxt[state,t]
+        else: state,wrong = self._after[t],wrong+1
+    return wrong/max(len(tokens), 1)
 
 # %% ../nbs/04_hid.ipynb #a54dc4d7
 def _before(places, at):
@@ -383,7 +415,7 @@ def step(self:Walk,
 ):
     "Take one token"
     k,v,was = self.hid.kind[token],int(self.hid.value[token]),self.name
-    if not self.table[self.state, token]: raise ValueError(f'{self.hid.vocab[token][1]} cannot stand here (state: {was})')
+    if not self.table[self.state, token]: raise ValueError(f'{self.hid[token]} cannot stand here (state: {was})')
     self.state = int(self.next[self.state, token])
     if k==CHORD and was not in ('change','first_change'):
         self._bar()
@@ -482,7 +514,7 @@ def save(self:HID,
     "Write settings and vocabulary as JSON"
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    d = dict(positions_per_beat=self.positions_per_beat, vocab=[o[1] for o in self.vocab])
+    d = dict(positions_per_beat=self.positions_per_beat, vocab=self.names)
     (path/'hid.json').write_text(json.dumps(d, indent=0)+'\n')
 
 @patch(cls_method=True)
@@ -496,5 +528,8 @@ def load(cls:HID,
         d = json.loads(f.read_text())
         res,vocab = cls(d['positions_per_beat']),d['vocab']
     except (ValueError, TypeError, KeyError) as e: raise ValueError(f'{f}: is damaged ({e}); prepare or train anew') from e
-    if vocab!=[o[1] for o in res.vocab]: raise ValueError(f'{f}: was written with another vocabulary; prepare the data and train anew')
+    if vocab!=res.names: raise ValueError(f'{f}: was written with another vocabulary; prepare the data and train anew')
     return res
+
+# %% ../nbs/04_hid.ipynb #3f490304
+HID.save_pretrained,HID.from_pretrained = HID.save,HID.load

@@ -42,7 +42,7 @@ def walked(hid, score):
     "Every token of a score is one that may stand where it stands"
     walk = Walk(hid)
     for i,t in enumerate(hid.encode(score).tolist()):
-        assert walk.allowed()[t], (i, hid.vocab[t][1], walk.name)
+        assert walk.allowed()[t], (i, hid[t], walk.name)
         walk.step(t)
     assert walk.done
 
