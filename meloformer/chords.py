@@ -244,7 +244,7 @@ def viterbi(
         j = row.argmax()
         e = row.item(j) - p
         best.append(j); enter.append(e)
-        fill(e)                           # faster than a maximum with a number
+        fill(e) # a maximum of two arrays is faster than one with a number
         after += maximum(row, hold, out=hold)
         row = after
     changed = V[:-1] < np.array(enter)[:,None]
