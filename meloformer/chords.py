@@ -185,56 +185,72 @@ def beat_features(
     slots: int=2,          # Parts of a beat in which the bass is looked up
 ) -> tuple[np.ndarray, np.ndarray]: # H: `pitch_profile`; B: share of the beat with each class in the bass; both (beats, 12)
     "What sounds in every beat, and what lies lowest"
-    on,off = _clock(notes['onset'], beats),_clock(notes['onset']+notes['duration'], beats)
+    onset = notes['onset'].copy()
+    on,off = _clock(np.stack([onset, onset+notes['duration']]), beats)
     ok,n = off > on,len(beats)
     on,off,pitch = on[ok],off[ok],notes['pitch'][ok]
     start = np.minimum((on*slots + .25).astype(int), n*slots-1)
     low = lowest(start, np.clip((off*slots + .25).astype(int), start+1, n*slots), pitch, n*slots)
     floor = np.minimum.reduceat(low, np.flatnonzero(beats['beat'] == 0)*slots)[beats['bar'][start//slots]]
-    weight = (off-on)**-w.long * 2**(-np.maximum(pitch.astype(float) - floor - w.reach, 0)/w.octave)
+    by_height = 2**(-np.maximum(np.arange(128) - w.reach, 0)/w.octave)
+    weight = (off-on)**-w.long * by_height[pitch-floor]
     i = np.flatnonzero(low < 255)
     B = np.bincount(i//slots*12 + low[i]%12, minlength=n*12).reshape(n, 12)/slots
     return pitch_profile(on, off, pitch, weight, n),B
 
 # %% ../nbs/03_chords.ipynb #7451a256
+def _block_scores(H, B, w):
+    "`chord_scores` as (169, n): all sums run along time"
+    total = H.sum(1)
+    h,b = np.ascontiguousarray(H.T)/np.maximum(total, 1e-6),np.ascontiguousarray(B.T)
+    roles = (w.root, w.third, w.fifth, w.seventh), (w.bass_root, 0, 0, 0), (w.no_root, w.no_third, w.no_fifth, w.no_seventh)
+    gain,low,miss = np.array(roles)[:,:,None,None]
+    R = (gain+w.outside)*h + low*b - miss*(1 - np.minimum(h/w.present, 1))
+    R = np.concatenate([R, R], 1)
+    S,fits = np.zeros((len(LABELS), len(H))),{(0,): R[0,:12], (0,7): R[0,:12] + R[2,7:19]}
+    by_root = S[1:].reshape(12, len(QUALITIES), -1)
+    for q,tones in enumerate(QUALITIES.values()):
+        for i in range(1, len(tones)):
+            first,t = tones[:i+1],tones[i]
+            if first not in fits: fits[first] = fits[first[:-1]] + R[i,t:t+12]
+        by_root[:,q] = fits[tones]
+    by_root += (np.array(w.prior) - w.outside)[:,None]
+    S *= np.minimum(total/w.full, 1)
+    return S
+
+# %% ../nbs/03_chords.ipynb #96a01d88
 def chord_scores(
     H: np.ndarray,         # Sound of each pitch class, shape (n, 12)
     B: np.ndarray,         # Share of each class in the bass, shape (n, 12)
     w: Weights=Weights(),  # What counts how much
+    block: int=128,        # Beats at a time: what is at work should stay in the cache
 ) -> np.ndarray:           # Shape (n, 169); 0 for N, and for all where nothing sounds
     "How well every label fits every beat"
-    total = H.sum(1, keepdims=True)
-    h = H/np.maximum(total, 1e-6)
-    m = 1 - np.minimum(h/w.present, 1)
-    roles = zip((w.root, w.third, w.fifth, w.seventh), (w.bass_root, 0, 0, 0), (w.no_root, w.no_third, w.no_fifth, w.no_seventh))
-    roles = [np.tile((gain+w.outside)*h + low*B - miss*m, 2) for gain,low,miss in roles]
-    S = np.zeros((len(H), len(LABELS)))
-    by_root = S[:,1:].reshape(-1, 12, len(QUALITIES))
-    for q,(tones,prior) in enumerate(zip(QUALITIES.values(), w.prior)):
-        parts = zip((0,2) if len(tones) == 2 else range(4), tones)
-        by_root[:,:,q] = sum(roles[k][:,t:t+12] for k,t in parts) + (prior - w.outside)
-    S *= np.minimum(total/w.full, 1)
+    S = np.empty((len(H), len(LABELS)))
+    for t in range(0, len(H), block): S[t:t+block] = _block_scores(H[t:t+block], B[t:t+block], w).T
     return S
 
 # %% ../nbs/03_chords.ipynb #8ceaa7c9
 def viterbi(
     scores: np.ndarray,   # How well each label fits each beat, shape (n, labels)
     penalty: np.ndarray,  # Price of a change at each beat, shape (n,)
+    copy: bool=True,      # Leave `scores` as they are?
 ) -> np.ndarray:          # Shape (n,): label of each beat
     "The labels with the highest sum of scores less the price of the changes"
-    V,n = scores.astype(float),len(scores)
+    V,n = scores.astype(float, copy=copy),len(scores)
     row,hold,best,enter = V[0],np.empty(V.shape[1]),[],[]
+    fill,maximum = hold.fill,np.maximum
     for after,p in zip(V[1:], penalty[1:].tolist()):
         j = row.argmax()
-        best.append(j); enter.append(row[j] - p)
-        after += np.maximum(row, enter[-1], out=hold)
+        e = row.item(j) - p
+        best.append(j); enter.append(e)
+        fill(e) # a maximum of two arrays is faster than one with a number
+        after += maximum(row, hold, out=hold)
         row = after
     changed = V[:-1] < np.array(enter)[:,None]
-    path,j = np.empty(n, int),row.argmax()
-    for t in range(n-1, -1, -1):
-        path[t] = j
-        if t and changed[t-1,j]: j = best[t-1]
-    return path
+    came,path = memoryview(changed),[int(row.argmax())]
+    for t in range(n-2, -1, -1): path.append(best[t] if came[t,path[-1]] else path[-1])
+    return np.array(path[::-1])
 
 # %% ../nbs/03_chords.ipynb #9d17252e
 def label_beats(
@@ -243,7 +259,7 @@ def label_beats(
     w: Weights=Weights(),  # What counts how much
 ) -> np.ndarray:           # Shape (beats,): index in `LABELS`
     "The chord of every beat"
-    return viterbi(chord_scores(*beat_features(notes, beats, w), w), np.array(w.change)[beats['level']])
+    return viterbi(chord_scores(*beat_features(notes, beats, w), w), np.array(w.change)[beats['level']], copy=False)
 
 # %% ../nbs/03_chords.ipynb #d84c6b56
 def recognise(
@@ -253,7 +269,8 @@ def recognise(
 ) -> np.ndarray:            # `CHORD` rows: one with beat 0 for every bar, then the changes inside it; onset in ticks
     "The chords of a score: how every bar opens, and where it changes"
     if bars is None: bars = score.bars()
-    notes = score.notes[~np.array([t.is_drum for t in score.tracks], bool)[score.notes['track']]]
+    drums = np.array([t.is_drum for t in score.tracks], bool)
+    notes = score.notes[~drums[score.notes['track']]] if drums.any() else score.notes
     first = np.searchsorted(bars['onset']+bars['length'], notes['onset'], side='right')
     after = np.maximum(np.searchsorted(bars['onset'], notes['onset']+notes['duration']), first)
     n = len(bars)+1
