@@ -24,7 +24,7 @@ from meloformer.grid import DRUMS, TICKS, Grid, bar_ticks
 from meloformer.grid import _follow
 from meloformer.hid import HID, _bar_chords
 from meloformer.model import rotate
-from meloformer.score import MidiError, Score
+from meloformer.score import MidiError, Score, Track
 try: import pyppmd
 except ImportError: pyppmd = None
 
@@ -147,28 +147,31 @@ def miditok_words(kind, ppb):
         return out
     return f
 
-VARIANTS = dict(hid=dict(), no_chords=dict(chords=False), always=dict(lengths='always'), state=dict(lengths='state'), off=dict(lengths='off'), carry=dict(carry=True),
-                tracks=dict(tracks=True), legato=dict(legato=1), legato2=dict(legato=2), grid4=dict(ppb=4), grid8=dict(ppb=8), grid12=dict(ppb=12), grid48=dict(ppb=48),
-                remi=dict(miditok='remi'), remi_plus=dict(miditok='remi+'), mmm=dict(miditok='mmm'))
+EXACT = dict(legato=0) # lengths as they are on the grid; by itself HID counts lengths that are nearly the default as the default
+VARIANTS = dict(hid=dict(), exact=EXACT, legato2=dict(legato=2), always=EXACT|dict(lengths='always'), state=EXACT|dict(lengths='state'), off=EXACT|dict(lengths='off'), carry=EXACT|dict(carry=True),
+                no_chords=EXACT|dict(chords=False), merged=EXACT|dict(chords=False, merge=True), tracks=EXACT|dict(tracks=True), grid4=EXACT|dict(ppb=4), grid8=EXACT|dict(ppb=8), grid12=EXACT|dict(ppb=12), grid48=EXACT|dict(ppb=48),
+                remi=EXACT|dict(miditok='remi'), remi_plus=EXACT|dict(miditok='remi+'), mmm=EXACT|dict(miditok='mmm'))
 
-def legato(grid, tolerance):
-    "The same grid, lengths within `tolerance` positions of the default now default"
-    follow = (_follow(grid.notes, grid.bars, grid.positions_per_beat)+TICKS//2)//TICKS
-    grid.notes['length'][abs(grid.notes['length']-follow)<=tolerance] = 0
+def merged(score):
+    "All tracks of one program as one, as MidiTok's languages have it"
+    who = [(t.is_drum, t.program*(not t.is_drum)) for t in score.tracks]
+    kinds = sorted(set(who))
+    score.notes['track'] = np.array([kinds.index(o) for o in who])[score.notes['track']]
+    return Score(score.tpq, score.notes, [Track(p, d) for d,p in kinds], score.tempos, score.meters)
 
-def words_of(paths, ppb=24, legato_=0, miditok=None, **switches):
+def words_of(paths, ppb=24, legato=None, miditok=None, merge=False, **switches):
     "Words of each file, and notes of each"
     spell = miditok_words(miditok, ppb) if miditok else Speller(**switches)
     hid,pieces,notes = HID(ppb),[],[]
-    spell_is_hid = not (switches or miditok or legato_)
+    spell_is_hid = not (switches or miditok)
     for p in tqdm(paths, desc='spell', disable=None):
         try: s = Score.read(p)
         except MidiError: continue
-        g = Grid.from_score(s, ppb)
+        if merge: s = merged(s)
+        g = Grid.from_score(s, ppb, legato)
         if not len(g.notes): continue
         c = recognise(s, g.source)
         chords = _bar_chords(g, c['onset'].astype(int), c['label'].astype(int), s.tpq)
-        if legato_: legato(g, legato_)
         pieces.append(spell(g, chords))
         if spell_is_hid: assert len(pieces[-1])==len(hid.encode_grid(g, chords)), p
         notes.append(len(g.notes))
@@ -258,18 +261,17 @@ def main(
     batch: int = 2            # Windows a step
 ):
     "Compare languages"
-    out = Path(__file__).parent/'results'/'languages.json'
-    res = json.loads(out.read_text())['sets'] if out.exists() else {}
-    mine = res.setdefault(f'{name}, {files} files, {budget} training tokens, context {context}', {})
+    out,mine = Path(__file__).parent/'results'/'languages.json',f'{name}, {files} files, {budget} training tokens, context {context}'
+    have = lambda: json.loads(out.read_text())['sets'] if out.exists() else {}
     paths = find_midi(source)
     paths = [paths[i] for i in np.unique(np.linspace(0, len(paths)-1, files).astype(int))]
     for v in variants.split():
-        if v in mine: continue
-        start,kind = time.perf_counter(),dict(VARIANTS[v.split('+')[0]])
-        if 'legato' in kind: kind['legato_'] = kind.pop('legato')
-        pieces,notes = words_of(paths, **kind)
+        if v in have().get(mine, {}): continue
+        start = time.perf_counter()
+        pieces,notes = words_of(paths, **VARIANTS[v.split('+')[0]])
         (a,b),vocab,held = streams(pieces, notes)
-        mine[v] = dict(vocabulary=vocab, notes=sum(notes), tokens_per_note=round(sum(map(len, pieces))/sum(notes), 3), ppmd_bits_per_note=round(ppmd_bits(pieces, notes), 3) if pyppmd else None,
-                       bits_per_note=round(train(a, b, vocab, held, budget, context, batch, v.endswith('+bars')), 3) if budget else None, seconds=round(time.perf_counter()-start))
-        print(name, v, mine[v], flush=True)
-        report('languages', ('miditok',), command='python benchmarks/languages.py MIDI_FOLDER NAME', sets=res)
+        row = dict(vocabulary=vocab, notes=sum(notes), tokens_per_note=round(sum(map(len, pieces))/sum(notes), 3), ppmd_bits_per_note=round(ppmd_bits(pieces, notes), 3) if pyppmd else None,
+                   bits_per_note=round(train(a, b, vocab, held, budget, context, batch, v.endswith('+bars')), 3) if budget else None, seconds=round(time.perf_counter()-start))
+        sets = have()
+        sets.setdefault(mine, {})[v] = row
+        report('languages', ('miditok',), command='python benchmarks/languages.py MIDI_FOLDER NAME', sets=sets)

@@ -154,10 +154,11 @@ def tidy(
     notes: np.ndarray, # `GRID_NOTE` rows in any order
     bars: np.ndarray,  # `GRID_BAR` rows
     positions_per_beat: int,
-    report: dict = None # Counts are added here
+    report: dict = None, # Counts are added here
+    legato: int = None # Positions that a length may differ from the default and still count as it (default: a 24th of a quarter note)
 ) -> np.ndarray: # `GRID_NOTE` rows in canonical form
     "Apply the rules of overlap and length; a second time changes nothing"
-    report = {} if report is None else report
+    report,legato = {} if report is None else report,positions_per_beat//24 if legato is None else legato
     n = ordered(notes.copy())
     gap = _restrike(n, bars, positions_per_beat)
     if (gap==0).any():
@@ -171,9 +172,11 @@ def tidy(
     near,down = _named(positions_per_beat)
     long,room = (np.minimum(o, len(near)-1) for o in (long, room))
     snapped = np.where(near[long]>room, down[room], near[long])
+    off = abs(snapped-default)
+    close = (off<=legato) & (4*off<=default)
     n['length'] = 0
-    n['length'][said] = np.where((long==default) | (snapped==default), 0, snapped)
-    report |= dict(merged=len(notes)-len(n), cut=int(over.sum()))
+    n['length'][said] = np.where(close | (long==default), 0, snapped)
+    report |= dict(merged=len(notes)-len(n), cut=int(over.sum()), smoothed=int((close & (long!=default)).sum()))
     return ordered(n)
 
 # %% ../nbs/02_grid.ipynb #b70f4b55
@@ -204,7 +207,8 @@ def _untwinned(n):
 @patch(cls_method=True)
 def from_score(cls:Grid,
     score: Score,
-    positions_per_beat: int = 24
+    positions_per_beat: int = 24,
+    legato: int = None # Tolerance of default lengths, see `tidy`
 ) -> Grid:
     "Quantise a score"
     ppb,s = positions_per_beat,score.notes
@@ -217,7 +221,7 @@ def from_score(cls:Grid,
     notes = columns(GRID_NOTE, bar=bar, program=prog[track], instance=np.minimum(inst[track], MAX_INSTANCES-1), position=pos,
         length=np.where(prog[track]==DRUMS, 0, length), pitch=s['pitch'], velocity=s['velocity']//4)
     report = dict(notes=len(s), crowded=int((inst[track]>=MAX_INSTANCES).sum()))
-    notes = tidy(notes, bars, ppb, report)
+    notes = tidy(notes, bars, ppb, report, legato)
     n = int(notes['bar'].max(initial=0))+1
     return cls(ppb, bars[:n], notes, src[:n], report)
 
