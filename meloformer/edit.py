@@ -136,7 +136,7 @@ def _end_at_restrikes(notes, part, end, drums, tpq, ppb):
     n,names = notes[o],lengths(ppb)
     gap,follow = _next_strike(n, part[o]),_next_onset(n, end[o])
     room = names[np.maximum(0, np.searchsorted(names, gap*ppb//tpq, 'right')-1)]
-    default = (follow==gap) | (room==(2*follow*ppb+tpq)//(2*tpq)) # a length that needs no name
+    default = (follow==gap) | (room==np.maximum(1, (2*follow*ppb+tpq)//(2*tpq))) # a length that needs no name
     n['duration'] = np.where((n['duration']>gap) & ~drums[n['track']], np.where(default, follow, room*tpq//ppb), n['duration'])
     return n
 
