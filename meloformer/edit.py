@@ -111,16 +111,33 @@ def _chord_list(rows):
     return rows[np.append(True, rows['label'][1:]!=rows['label'][:-1])].tolist()
 
 # %% ../nbs/05_edit.ipynb #bb27ba06
-def _end_at_restrikes(notes, part, drums):
-    "Notes that last into a later part of the piece end where their instrument strikes the same pitch again there"
-    o = np.lexsort((notes['onset'], part, notes['pitch'], notes['track']))
-    n,part = notes[o],part[o]
+def _next_strike(n, part):
+    "Ticks to the first note in a later part with the same track and pitch; `n` sorted by track, pitch, part, onset"
     other = np.append(True, n[['track','pitch']][1:]!=n[['track','pitch']][:-1])[:len(n)]
     first = np.flatnonzero(other | np.append(True, part[1:]!=part[:-1])[:len(n)])
-    limit = np.full(len(first), np.iinfo('i4').max)
+    limit = np.full(len(first), np.iinfo('i4').max, np.int64)
     limit[:-1] = np.where(other[first[1:]], limit[:-1], n['onset'][first[1:]])
-    room = np.maximum(1, np.repeat(limit, np.diff(first, append=len(n)))-n['onset'])
-    n['duration'] = np.where(drums[n['track']], n['duration'], np.minimum(n['duration'], room))
+    return np.repeat(limit, np.diff(first, append=len(n)))-n['onset']
+
+def _next_onset(n, end):
+    "Ticks to the next onset of the same track before `end`, or to `end`"
+    o = np.lexsort((n['onset'], n['track']))
+    first = np.flatnonzero(np.append(True, n[['track','onset']][o][1:]!=n[['track','onset']][o][:-1])[:len(n)])
+    nxt = np.append(o[first[1:]], o[:1]) # for the last there is none
+    nxt = np.repeat(nxt, np.diff(first, append=len(n)))
+    res = np.zeros(len(n), np.int64)
+    res[o] = np.where((n['track'][nxt]==n['track'][o]) & (n['onset'][nxt]>n['onset'][o]) & (n['onset'][nxt]<end[o]), n['onset'][nxt], end[o])
+    return res-n['onset']
+
+# %% ../nbs/05_edit.ipynb #abbf9987
+def _end_at_restrikes(notes, part, end, drums, tpq, ppb):
+    "Notes that last into a later part end where their pitch is struck again there; `end`: where the bar of each ends"
+    o = np.lexsort((notes['onset'], part, notes['pitch'], notes['track']))
+    n,names = notes[o],lengths(ppb)
+    gap,follow = _next_strike(n, part[o]),_next_onset(n, end[o])
+    room = names[np.maximum(0, np.searchsorted(names, gap*ppb//tpq, 'right')-1)]
+    default = (follow==gap) | (room==np.maximum(1, (2*follow*ppb+tpq)//(2*tpq))) # a length that needs no name
+    n['duration'] = np.where((n['duration']>gap) & ~drums[n['track']], np.where(default, follow, room*tpq//ppb), n['duration'])
     return n
 
 # %% ../nbs/05_edit.ipynb #d466972a
@@ -185,7 +202,7 @@ def _arrange_ticks(scores, picks, hid):
     start = np.append(0, np.cumsum(np.maximum(1, scores[0].tpq*4*src['numerator'].astype(int)//src['denominator'])))
     (notes,place),(tempos,_),(chords,_) = _moved(sources, picks, start)
     part = np.cumsum(np.append(True, np.any(picks[1:]!=picks[:-1]+[0,1], 1)))
-    notes = _end_at_restrikes(notes, part[place], np.array([t.is_drum for t in tracks], bool))
+    notes = _end_at_restrikes(notes, part[place], start[place+1], np.array([t.is_drum for t in tracks], bool), scores[0].tpq, hid.positions_per_beat)
     used,notes['track'] = np.unique(notes['track'], return_inverse=True)
     return Score(scores[0].tpq, notes, [tracks[t] for t in used], tempos,
         columns(METER, onset=start[:-1], numerator=src['numerator'], denominator=src['denominator']), _chord_list(chords) if known else [])
@@ -348,7 +365,7 @@ def _transpose_ticks(score, semitones, a, b, hid):
     a,b = _span(a, b, len(bars))
     drums,notes = np.array([t.is_drum for t in score.tracks], bool),score.notes.copy()
     notes['pitch'] = _raised(notes['pitch'], (bar>=a) & (bar<b) & ~drums[notes['track']], semitones)
-    notes = _end_at_restrikes(notes, (bar>=a).astype(int)+(bar>=b), drums)
+    notes = _end_at_restrikes(notes, (bar>=a).astype(int)+(bar>=b), (bars['onset']+bars['length'])[bar], drums, score.tpq, hid.positions_per_beat)
     return replace(score, notes=notes, chords=_edit_chords(score, bars, lambda o: _raised_name(o, semitones), a, b) if score.chords else [])
 
 def _edit_chords(score, bars, change, a, b):

@@ -1,13 +1,11 @@
 "Editing and encoding commute: tokens and scores are edited on different routes, and arrive at the same piece"
 import re
-from dataclasses import replace
 from functools import partial
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from meloformer.edit import *
-from meloformer.grid import TICKS, bar_ticks, lengths
-from meloformer.hid import CHORD, HID, random_walk
+from meloformer.hid import HID, random_walk
 from meloformer.score import METER, NOTE, Score, Track
 from test_round_trip import scores
 
@@ -30,10 +28,6 @@ def edits(draw, n, meters):
 
 REASONS = re.compile(r'bars \d+ to \d+: the piece has|bar \d+: the piece has|no bar would|nobody would|-?\d+ semitones: pitches|\d chords with these|bar \d+ is in|\d+/\d+ is no meter')
 
-def fine(hid, *pieces):
-    "A bar below half a position could be the whole difference between the end of a note and its next stroke"
-    return all(bar_ticks(hid.decode_grid(hid.encode(o))[0].bars, hid.positions_per_beat).min() >= TICKS//2 for o in pieces)
-
 def outcome(edit, *x):
     "What an edit gives, or what it says against it"
     try: return edit(*x)
@@ -51,13 +45,7 @@ def agree(hid, edit, *pieces):
     hid.check(t)
     assert np.array_equal(hid.encode(s), t)
     back = hid.decode(t)
-    assert back == s.quantized(ppb)
-    assert back.chords == s.chords
-    long = s.notes['duration']!=back.notes['duration']
-    assert not np.isin(s.notes['duration'][long], TICKS*lengths(ppb)).any() # what HID can say, it says
-    trimmed = s.notes.copy()
-    trimmed['duration'][long] = back.notes['duration'][long]
-    assert replace(s, notes=trimmed) == back
+    assert back == s and back.chords == s.chords
     return s
 
 quiet = dict(deadline=None, suppress_health_check=list(HealthCheck))
@@ -66,7 +54,6 @@ quiet = dict(deadline=None, suppress_health_check=list(HealthCheck))
 @given(scores(), st.sampled_from(sorted(HIDS)), st.data())
 def test_one_piece(score, ppb, data):
     hid = HIDS[ppb]
-    assume(fine(hid, score))
     q = score.quantized(ppb)
     edit = data.draw(edits(bar_count(q, hid), [o.tolist()[1:] for o in q.meters]))
     s = agree(hid, partial(edit, hid=hid), score)
@@ -76,7 +63,6 @@ def test_one_piece(score, ppb, data):
 @given(scores(), scores(), st.sampled_from(sorted(HIDS)), st.data())
 def test_two_pieces(x, y, ppb, data):
     hid = HIDS[ppb]
-    assume(fine(hid, x, y))
     at,bars = data.draw(st.integers(0, bar_count(x, hid)+1)),data.draw(st.none() | st.integers(1, 50))
     agree(hid, lambda x, y: splice(x, at, y, hid=hid), x, y)
     agree(hid, lambda x, y: concat(y, x, y, bars=bars, hid=hid), x, y)
@@ -101,7 +87,6 @@ def test_what_edits_undo(score, data):
     s = hid.decode(hid.encode(score))
     n = bar_count(s)
     at = data.draw(st.integers(0, n))
-    bars = lambda t: (hid.kind[t]==CHORD).sum()
     assert cut(s, 0) == s and cut(s, 0).chords == s.chords
     up = outcome(lambda: transpose(transpose(s, 5), -5))
     assert isinstance(up, str) or up == s
