@@ -112,10 +112,9 @@ def read(cls:Score,
 ) -> Score:
     "The score in a MIDI file; `MidiError` if there is none to be had"
     data,size = _bytes(path)
+    if size > len(data) and data[:4] in (b'MThd',b'RIFF') and goes_beyond(data): raise MidiError(path, f'is {size>>20} MB; the largest read is {MAX_MB} MB')
     res = cls.from_bytes(data, path, pedal)
-    if size > len(data):
-        if 'truncated' in res.notices: raise MidiError(path, f'is {size>>20} MB; the largest read is {MAX_MB} MB')
-        res.notices['trailing_bytes'] = res.notices.get('trailing_bytes', 0)+size-len(data)
+    if size > len(data): res.notices['trailing_bytes'] = res.notices.get('trailing_bytes', 0)+size-len(data)
     return res
 
 @patch(cls_method=True)
@@ -208,9 +207,9 @@ def _held(
 ) -> np.ndarray: # Ends of the notes
     "When notes end under a sustain pedal"
     onset,end = notes['onset'].astype(np.int64),notes['onset'].astype(np.int64)+notes['duration']
-    i = np.searchsorted(times, end, 'right')-1
+    i = np.searchsorted(times, end)-1
     ups = np.append(times[~down], max(end.max(initial=0), times.max(initial=0)))
-    up = ups[np.minimum(np.searchsorted(ups[:-1], end, 'right'), len(ups)-1)]
+    up = ups[np.minimum(np.searchsorted(ups[:-1], end), len(ups)-1)]
     key = notes['pitch'].astype(np.int64)<<32
     strikes = np.append(np.sort(key|onset), 1<<62)
     again = strikes[np.searchsorted(strikes, key|np.maximum(end, onset+1))]
