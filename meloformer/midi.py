@@ -85,7 +85,7 @@ def _header(data, path, found):
     if size < 6 or (start < len(data) and not _is_chunk(data, start) and data[at+14:at+18]==b'MTrk'): found['header_length'],start = 1,at+14
     return *struct.unpack_from('>HHH', data, at+8), start
 
-def _is_chunk(data, i): return len(data)-i >= 8 and all(32<=c<127 for c in data[i:i+4])
+def _is_chunk(data, i): return len(data)-i >= 8 and (data[i:i+4]==b'MTrk' or all(32<=c<127 for c in data[i:i+4]))
 
 # %% ../nbs/00_midi.ipynb #6ddc3a0b
 def _track_end(data, start, size, found):
@@ -139,7 +139,7 @@ for k,v in FIXED.items(): SIZES[k] = v
 
 def _ordinary(a, high):
     "Which of the positions `high` hold a text, tempo, meter or key without fault, followed by an event with a status? All at once"
-    def at(i): return a[np.minimum(i, len(a)-1)].astype(int)
+    def at(i): return a.take(i, mode='clip').astype(np.int32)
     kind,size = at(high+1),at(high+2)
     fits = (SIZES[kind]==size) | (SIZES[kind]<0)
     return (a[high]==0xff) & (kind<128) & (kind!=0x2f) & (size<128) & fits & (at(high+3+size)<128) & (at(high+4+size)>127)
@@ -405,7 +405,7 @@ def _fast(data, spans):
     "The tracks as they are but for the added releases; None if any needs to be walked through"
     a,res,doubts = np.frombuffer(data, np.uint8),[],[]
     high = np.flatnonzero((a[1:]>=0xf0) & (a[:-1]<128))+1 # a status byte follows the last byte of a time
-    high = (high[~_ordinary(a, high)] if len(high)>500 else high).tolist()
+    high = (high[~_ordinary(a, high)] if len(high)>20 else high).tolist()
     long,k = _leaps(a) >= 2*LONGEST,0
     for start,end,claimed in spans:
         b = data[start:end]
@@ -413,7 +413,7 @@ def _fast(data, spans):
         if long and _leaps(a[start:end]) >= 2*LONGEST and _Walker(b, claimed, Counter()).walk().tick >= LONGEST: return
         k,at = bisect_left(high, start, k),[]
         while k < len(high) and high[k] < end:
-            if _suspicious(b, high[k]-start): at.append(high[k]-start)
+            if high[k] != end-3 and _suspicious(b, high[k]-start): at.append(high[k]-start)
             k += 1
         if at: doubts.append(_marked(b, at))
         if b: res.append(b[:-3]+_releases(b)+b[-3:])

@@ -54,7 +54,8 @@ class Score:
         n = self.notes
         key = n['onset'].astype(np.int64)<<24 | n['track'].astype(np.int64)<<8 | n['pitch'] # a sort of one number takes a third of the time
         by = np.argsort(key, kind='stable')
-        if (np.diff(key[by])==0).any(): by = np.lexsort((n['duration'], key))
+        key = key[by]
+        if (key[1:]==key[:-1]).any(): by = by[np.lexsort((n['duration'][by], key))]
         self.notes = n.take(by)
         self.tempos = _from_zero(self.tempos, TEMPO, bpm=120.)
         self.meters = _from_zero(self.meters, METER, numerator=4, denominator=4)
@@ -101,7 +102,7 @@ def _bytes(path):
         info = os.stat(path)
         if not stat.S_ISREG(info.st_mode): raise MidiError(path, 'is not a regular file')
         if info.st_size == 0: raise MidiError(path, 'is empty')
-        with open(path, 'rb') as f: return f.read(MAX_MB<<20),info.st_size
+        with open(path, 'rb') as f: return f.read(min(info.st_size, MAX_MB<<20)),info.st_size
     except FileNotFoundError as e: raise MidiError(path, 'there is no such file') from e
     except OSError as e: raise MidiError(path, e.strerror or str(e)) from e
 
@@ -133,6 +134,7 @@ def from_bytes(cls:Score,
 # %% ../nbs/01_score.ipynb #f65cce4c
 def _name(text):
     "A name that can be shown on one line"
+    if text.isascii() and text.isprintable(): return ' '.join(text.split())[:200]
     return ' '.join(''.join(c if c.isprintable() else ' ' for c in text.encode('utf-8', 'replace').decode()).split())[:200]
 
 # %% ../nbs/01_score.ipynb #9ee0033c
@@ -192,11 +194,11 @@ def _cut_bars(tpq, meters, notices):
 
 def _dropped(s, pedal, notices):
     "What symusic knows of the file and a score does not hold"
-    keys = s.key_signatures.numpy()
-    _count(notices, 'key', (abs(keys['key'])>7) | (keys['tonality']>1))
-    n = dict(controllers=sum(len(t.controls) for t in s.tracks), pitch_bends=sum(len(t.pitch_bends) for t in s.tracks),
-        pedals=0 if pedal else sum(len(t.pedals) for t in s.tracks), lyrics=sum(len(t.lyrics) for t in s.tracks),
-        markers=len(s.markers), key_signatures=len(keys['time']))
+    keys = s.key_signatures.numpy() if len(s.key_signatures) else None
+    if keys: _count(notices, 'key', (abs(keys['key'])>7) | (keys['tonality']>1))
+    events = [(len(t.controls), len(t.pitch_bends), len(t.pedals), len(t.lyrics)) for t in s.tracks]
+    n = dict(zip(('controllers','pitch_bends','pedals','lyrics'), map(sum, zip(*events))), markers=len(s.markers), key_signatures=len(s.key_signatures))
+    if pedal: n['pedals'] = 0
     return {k: v for k,v in n.items() if v}
 
 # %% ../nbs/01_score.ipynb #a18282ae
