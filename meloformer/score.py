@@ -66,7 +66,9 @@ class Score:
         kept = [f"{v} {k.replace('_', ' ')}" for k,v in self.dropped.items()]
         return in_words(self.notices)+([f"not kept: {', '.join(kept)}"] if kept else [])
 
-    def __repr__(self): return f'Score({len(self.notes)} notes, {len(self.tracks)} tracks, {len(self.bars())} bars, tpq={self.tpq})'
+    def __repr__(self):
+        mended = f", mended: {', '.join(self.notices)}" if self.notices else ''
+        return f'Score({len(self.notes)} notes, {len(self.tracks)} tracks, {len(self.bars())} bars, tpq={self.tpq}{mended})'
 
 # %% ../nbs/01_score.ipynb #6fd35faf
 def _from_zero(rows, dtype, **default):
