@@ -7,43 +7,54 @@ __all__ = ['SUFFIXES', 'PIECE', 'find_midi', 'Limits', 'fingerprint', 'encode_fi
            'prepare', 'check_file', 'check']
 
 # %% ../nbs/06_corpus.ipynb #06f7b960
-import hashlib, json, os, shutil, signal
-from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import hashlib, json, os, shutil, signal, stat, sys, time
+from collections import Counter, deque
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
+from multiprocessing.connection import wait
 from threading import current_thread, main_thread
 from pathlib import Path
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
 import numpy as np
+from .midi import *
 from .score import *
 from .grid import *
 from .hid import *
 
 # %% ../nbs/06_corpus.ipynb #c5a35353
-SUFFIXES = {'.mid', '.midi', '.kar', '.smf'}
+SUFFIXES = {'.mid', '.midi', '.kar', '.smf', '.rmi'}
+
+def _begins_as_midi(p):
+    "Is it a regular file that begins as MIDI does?"
+    try:
+        if not stat.S_ISREG(os.stat(p).st_mode): return False
+        with open(p, 'rb') as f: b = f.read(12)
+    except OSError: return False
+    return b[:4]==b'MThd' or (b[:4]==b'RIFF' and b[8:]==b'RMID')
+
+def _is_midi(p): return p.suffix.lower() in SUFFIXES or (not p.suffix and _begins_as_midi(p))
 
 def _listed(p):
     "The paths in a text file"
-    try: res = [Path(o) for o in p.read_text().splitlines() if o.strip()]
-    except UnicodeDecodeError as e: raise ValueError(f'{p}: is neither a MIDI file ({", ".join(sorted(SUFFIXES))}) nor a text file of paths') from e
-    if not res: raise ValueError(f'{p}: names no files; write one path a line')
+    data = p.read_bytes()
+    if b'\0' in data: raise ValueError(f'{shown(p)}: is neither a MIDI file ({", ".join(sorted(SUFFIXES))}) nor a text file of paths')
+    res = [Path(o) for o in os.fsdecode(data).replace('\r\n', '\n').split('\n') if o.strip()]
+    if not res: raise ValueError(f'{shown(p)}: names no files; write one path a line')
     return res
 
 def find_midi(
     source # A folder (searched to any depth), a MIDI file, or a text file with one path a line
 ) -> list: # Paths, sorted
     "The MIDI files that `source` stands for; `ValueError` says what is wrong if there are none"
-    p = Path(source)
-    if not p.exists(): raise ValueError(f'{source}: there is no such file or folder')
-    if p.is_file(): return [p] if p.suffix.lower() in SUFFIXES else _listed(p)
-    res = sorted(Path(d)/f for d,_,fs in os.walk(p) for f in fs if Path(f).suffix.lower() in SUFFIXES)
-    if not res: raise ValueError(f'{source}: holds no MIDI files ({", ".join(sorted(SUFFIXES))})')
-    return res
+    p,res = Path(source),[]
+    if not p.exists(): raise ValueError(f'{shown(source)}: there is no such file or folder')
+    if p.is_file(): return [p] if _is_midi(p) else _listed(p)
+    for d,_,fs in os.walk(p, onerror=lambda e: res.append(Path(e.filename))): res += [o for o in (Path(d)/f for f in fs) if _is_midi(o)]
+    if not res: raise ValueError(f'{shown(source)}: holds no MIDI files ({", ".join(sorted(SUFFIXES))})')
+    return sorted(res)
 
 # %% ../nbs/06_corpus.ipynb #8111c5f2
 @dataclass(frozen=True)
@@ -83,17 +94,22 @@ def fingerprint(
 def encode_file(
     path, # MIDI file
     hid: HID,
-    limits: Limits
-) -> dict: # `path` and `reason`; if that is empty also `tokens`, `hash`, `notes`, `bars`, `report`
+    limits: Limits,
+    pedal: bool = False # Do notes last as long as the sustain pedal holds them?
+) -> dict: # `path` and `reason`; if that is empty also `tokens`, `hash`, `notes`, `bars`, `report`; what was mended and left out
     "Read, judge and encode one file; never raises for what is in the file"
     path = str(path)
     try:
-        score = Score.read(path)
-        if reason := limits.reason(score): return dict(path=path, reason=reason)
+        score = Score.read(path, pedal)
+        read = dict(notices=score.notices, dropped=score.dropped)
+        if reason := limits.reason(score): return dict(path=path, reason=reason, **read)
         grid = Grid.from_score(score, hid.positions_per_beat)
         tokens = hid.encode(score)
-    except MidiError as e: return dict(path=path, reason='unreadable', detail=e.reason)
-    return dict(path=path, reason='', tokens=tokens, hash=fingerprint(grid), notes=len(grid.notes), bars=len(grid.bars), report=grid.report, notices=score.notices)
+    except MidiError as e: return _lost(path, e.reason)
+    except MemoryError: return _lost(path, 'needs more memory than there is')
+    return dict(path=path, reason='', tokens=tokens, hash=fingerprint(grid), notes=len(grid.notes), bars=len(grid.bars), report=grid.report, **read)
+
+def _lost(path, why): return dict(path=str(path), reason='unreadable', detail=why)
 
 # %% ../nbs/06_corpus.ipynb #4fd9a778
 PIECE = np.dtype([('shard','u4'), ('offset','u8'), ('length','u4'), ('bars','u4'), ('notes','u4')])
@@ -166,27 +182,94 @@ def _deaf():
         signal.signal(signal.SIGINT, handler)
     if heard: raise KeyboardInterrupt
 
-def _map(f, paths, workers):
-    "`f` over all paths, in order, by `workers` processes"
+# %% ../nbs/06_corpus.ipynb #0fe9bf97
+def _serve(f, pipe):
+    "A worker: paths come in; results go out, or what was raised"
+    pipe.send(None)
+    while True:
+        try: path = pipe.recv()
+        except EOFError: return
+        try: res = True,f(path)
+        except Exception as e: res = False,e
+        pipe.send(res)
+
+class _Worker:
+    "A process that applies `f` to one path after the other"
+    def __init__(self, f):
+        self.pipe,other = get_context('spawn').Pipe()
+        self.process = get_context('spawn').Process(target=_serve, args=(f, other), daemon=True)
+        self.process.start()
+        other.close()
+        self.ready,self.job,self.until = False,None,None
+
+    def give(self, job, seconds):
+        self.job,self.until = job,time.monotonic()+seconds
+        try: self.pipe.send(job[1])
+        except OSError: pass # it died; the other end of the pipe will say so
+
+    def stop(self):
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+# %% ../nbs/06_corpus.ipynb #e9c296f4
+class _Pool:
+    "Workers that lose a file rather than the run"
+    def __init__(self, f, paths, workers, lost, seconds):
+        self.f,self.lost,self.seconds = f,lost,seconds
+        self.todo,self.done,self.again,self.workers = deque(enumerate(paths)),{},set(),[]
+        with _deaf(): self.workers += [_Worker(f) for _ in range(min(workers, len(self.todo)))]
+
+    def step(self, first, ahead=256):
+        "Give work to who is idle, then take an answer; at most `ahead` results wait for the one at `first`"
+        for w in self.workers:
+            if w.ready and not w.job and self.todo and self.todo[0][0] < first+ahead: w.give(self.todo.popleft(), self.seconds)
+        until = min((w.until for w in self.workers if w.job), default=None)
+        heard = wait([w.pipe for w in self.workers], until and max(0, until-time.monotonic()))
+        for w in list(self.workers):
+            if w.pipe in heard: self.take(w)
+            elif w.job and time.monotonic() > w.until: self.lose(w, f'took longer than {self.seconds:g} s')
+
+    def take(self, w):
+        try: res = w.pipe.recv()
+        except (EOFError, OSError): return self.lose(w, 'the parser crashed')
+        if not w.ready: w.ready = True; return
+        (ok,value),(i,_),w.job = res,w.job,None
+        if not ok: raise value
+        self.done[i] = value
+
+    def lose(self, w, why):
+        "Replace a worker that died or hangs"
+        if not w.ready: raise ValueError('a worker process could not start (out of memory?); try again with fewer --workers, or --workers 0')
+        w.stop()
+        self.workers.remove(w)
+        if w.job and why=='the parser crashed' and w.job[0] not in self.again:
+            self.again.add(w.job[0])
+            self.todo.appendleft(w.job)
+        elif w.job: self.done[w.job[0]] = self.lost(w.job[1], why)
+        with _deaf(): self.workers.append(_Worker(self.f))
+
+# %% ../nbs/06_corpus.ipynb #af1d8fde
+def _map(f, paths, workers, lost, seconds=60):
+    "`f` over all paths, in order, by `workers` processes; `lost(path, why)` for a file that crashes one or takes too long"
     if workers == 0:
         yield from map(f, paths)
         return
-    with ProcessPoolExecutor(workers, get_context('spawn')) as ex:
-        try:
-            with _deaf(): res = ex.map(f, paths, chunksize=max(1, min(16, len(paths)//(4*workers))))
-            yield from res
-        except BrokenProcessPool as e: raise ValueError('a worker process died (out of memory?); try again with fewer --workers, or --workers 0') from e
-        except BaseException:
-            ex.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool = _Pool(f, paths, workers, lost, seconds)
+    try:
+        for i in range(len(paths)):
+            while i not in pool.done: pool.step(i)
+            yield pool.done.pop(i)
+    finally:
+        for w in pool.workers: w.stop()
 
 def _split_of(digest, val_share): return 'val' if int(digest[:8], 16) < val_share*(1<<32) else 'train'
 
-# %% ../nbs/06_corpus.ipynb #8a6c3acc
+# %% ../nbs/06_corpus.ipynb #0052d2a5
 def _write(results, total, path, val_share, progress):
     "Write shards and `files.jsonl`; counts of what became of the files"
     writers = {o: ShardWriter(path, o) for o in ('train','val')}
-    seen,counts,report = {},Counter(),Counter()
+    seen,counts,report,mended,dropped = {},Counter(),Counter(),Counter(),Counter()
     tokens,notes,bars = Counter(),Counter(),Counter()
     with open(path/'files.jsonl', 'w') as log:
         for r in tqdm(results, total=total, unit='file', disable=None if progress else True, desc='prepare'):
@@ -199,12 +282,14 @@ def _write(results, total, path, val_share, progress):
                 counts['kept'] += 1
                 tokens[split] += len(t); notes[split] += r['notes']; bars[split] += r['bars']
                 report.update(r['report'])
+                mended.update(r['notices'].keys())
+                dropped.update(r['dropped'])
             else: counts[r['reason']] += 1
             log.write(json.dumps(r)+'\n')
     for o in writers.values(): o.finish()
-    return dict(files=total, counts=dict(counts), tokens=dict(tokens), notes=dict(notes), bars=dict(bars), rules=dict(report))
+    return dict(files=total, counts=dict(counts), tokens=dict(tokens), notes=dict(notes), bars=dict(bars), rules=dict(report), mended=dict(mended), dropped=dict(dropped))
 
-# %% ../nbs/06_corpus.ipynb #95413dc6
+# %% ../nbs/06_corpus.ipynb #fe0708da
 def build(
     source,        # What `find_midi` takes
     out,           # Folder to make
@@ -212,20 +297,23 @@ def build(
     limits: Limits = Limits(),
     val_share: float = .05, # Share of the pieces for validation
     workers: int = 0, # Processes; 0 does it here
-    progress: bool = True
+    progress: bool = True,
+    pedal: bool = False, # Do notes last as long as the sustain pedal holds them?
+    seconds: float = 60 # Give up a file after this time; only where `workers` are not 0
 ) -> dict: # The manifest
     "Encode a folder of MIDI into a corpus at `out`, all of it or nothing"
     paths,out,hid = find_midi(source),Path(out),hid or HID()
-    if out.exists(): raise ValueError(f'{out}: exists already; choose another folder or remove it')
+    if out.exists(): raise ValueError(f'{shown(out)}: exists already; choose another folder or remove it')
     part = out.with_name(out.name+'.part')
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         hid.save(part)
-        info = _write(_map(partial(encode_file, hid=hid, limits=limits), paths, workers), len(paths), part, val_share, progress)
-        if not info['counts'].get('kept'): raise ValueError(f'{source}: no file could be kept: {_reasons(info)}')
-        if not info['tokens'].get('train'): raise ValueError(f'{source}: every piece fell into the validation split; give more files or a smaller --val_share')
-        info |= dict(version=1, source=str(source), limits=asdict(limits), val_share=val_share, fingerprint=_digest(part))
+        results = _map(partial(encode_file, hid=hid, limits=limits, pedal=pedal), paths, workers, _lost, seconds)
+        info = _write(results, len(paths), part, val_share, progress)
+        if not info['counts'].get('kept'): raise ValueError(f'{shown(source)}: no file could be kept: {_reasons(info)}')
+        if not info['tokens'].get('train'): raise ValueError(f'{shown(source)}: every piece fell into the validation split; give more files or a smaller --val_share')
+        info |= dict(version=1, source=str(source), limits=asdict(limits), val_share=val_share, pedal=pedal, fingerprint=_digest(part))
         (part/'manifest.json').write_text(json.dumps(info, indent=1)+'\n')
         os.replace(part, out)
     except BaseException:
@@ -233,7 +321,7 @@ def build(
         raise
     return info
 
-# %% ../nbs/06_corpus.ipynb #8bf2c1cf
+# %% ../nbs/06_corpus.ipynb #9c92bb1c
 def _digest(path):
     "Hash over all shards and the vocabulary"
     h = hashlib.sha256()
@@ -243,9 +331,10 @@ def _digest(path):
             while b := o.read(1<<20): h.update(b)
     return h.hexdigest()
 
-def _reasons(info): return ', '.join(f'{v} {k}' for k,v in sorted(info['counts'].items(), key=lambda o: -o[1]) if k!='kept')
+def _listing(counts): return ', '.join(f"{v:,} {k.replace('_', ' ')}" for k,v in sorted(counts.items(), key=lambda o: (-o[1], o[0])))
+def _reasons(info): return _listing({k: v for k,v in info['counts'].items() if k!='kept'})
 
-# %% ../nbs/06_corpus.ipynb #8763fea7
+# %% ../nbs/06_corpus.ipynb #6a343013
 def summary(
     info: dict # A manifest
 ) -> str:
@@ -253,10 +342,18 @@ def summary(
     c,tok,notes,bars = (info[o] for o in ('counts','tokens','notes','bars'))
     res = [f"{info['files']} files: {c['kept']} kept" + (f', {info["files"]-c["kept"]} dropped ({_reasons(info)})' if info['files']>c['kept'] else '')]
     for s in tok: res.append(f'{s}: {tok[s]:,} tokens, {notes[s]:,} notes, {bars[s]:,} bars; {tok[s]/notes[s]:.2f} tokens a note, {tok[s]/bars[s]:.0f} a bar')
+    if info['mended']: res.append(f"mended, in files: {_listing(info['mended'])}")
+    if info['dropped']: res.append(f"not kept, in events: {_listing(info['dropped'])}")
     r = info['rules']
     return '\n'.join(res+[f"grid: {r['merged']:,} notes merged with a twin, {r['cut']:,} cut at a re-strike, {r['crowded']:,} beyond {MAX_INSTANCES} players of one program"])
 
 # %% ../nbs/06_corpus.ipynb #60f026e0
+def _say(text):
+    "Print, whatever the terminal can show"
+    enc = sys.stdout.encoding or 'utf-8'
+    print(text.encode(enc, 'backslashreplace').decode(enc))
+
+# %% ../nbs/06_corpus.ipynb #9eea5ea9
 @call_parse
 def prepare(
     source: str, # Folder of MIDI files, or a text file with a path a line
@@ -270,22 +367,25 @@ def prepare(
     max_beats: int = 10_000,   # Drop pieces longer than this, in quarter notes
     min_pitches: int = 4,      # Drop pieces with fewer different pitches
     min_seconds: float = 5,    # Drop pieces shorter than this
-    max_seconds: float = 1800  # Drop pieces longer than this
+    max_seconds: float = 1800, # Drop pieces longer than this
+    pedal: bool = False        # Let notes last as long as the sustain pedal holds them (recorded piano)
 ):
     "Turn a folder of MIDI into tokens: read, filter, de-duplicate, split, write"
     limits = Limits(min_notes, max_notes, min_beats, max_beats, min_pitches, min_seconds, max_seconds)
     if not 0 <= val_share < 1: raise ValueError(f'--val_share is a share from 0 to below 1, not {val_share}')
-    info = build(source, out, HID(positions_per_beat), limits, val_share, (os.cpu_count() or 1) if workers<0 else workers)
-    print(summary(info))
-    print(f'written to {out}; every file and its fate: {Path(out)/"files.jsonl"}')
+    info = build(source, out, HID(positions_per_beat), limits, val_share, (os.cpu_count() or 1) if workers<0 else workers, pedal=pedal)
+    _say(summary(info))
+    _say(f'written to {shown(out)}; every file and its fate: {shown(Path(out)/"files.jsonl")}')
 
 # %% ../nbs/06_corpus.ipynb #caa9562a
 def check_file(path, hid):
-    "`same`, `different`, or why the file cannot be read"
+    "Path, `same`, `different` or `unreadable`, number of notes, what was mended, and what left out"
     try: s = Score.read(path)
-    except MidiError: return str(path),'unreadable',0
+    except MidiError: return _unchecked(path, '')
     q = s.quantized(hid.positions_per_beat)
-    return str(path),('same' if hid.decode(hid.encode(s))==q else 'different'),len(q.notes)
+    return str(path),('same' if hid.decode(hid.encode(s))==q else 'different'),len(q.notes),s.notices,s.dropped
+
+def _unchecked(path, why): return str(path),'unreadable',0,{},{}
 
 @call_parse
 def check(
@@ -296,9 +396,12 @@ def check(
     "Encode and decode every file of a folder and compare the notes; exit status 1 if any differ"
     paths,f = find_midi(source),partial(check_file, hid=HID(positions_per_beat))
     workers = (os.cpu_count() or 1) if workers<0 else workers
-    res = list(tqdm(_map(f, paths, workers), total=len(paths), unit='file', desc='check', disable=None))
+    res = list(tqdm(_map(f, paths, workers, _unchecked), total=len(paths), unit='file', desc='check', disable=None))
     c = Counter(o[1] for o in res)
-    print(f"{len(paths)} files, {sum(o[2] for o in res):,} notes: {', '.join(f'{v} {k}' for k,v in c.items())}")
-    for p,how,_ in res:
-        if how=='different': print(f'different: {p}')
+    mended,dropped = Counter(k for o in res for k in o[3]),sum((Counter(o[4]) for o in res), Counter())
+    _say(f"{len(paths)} files, {sum(o[2] for o in res):,} notes: {_listing(c)}")
+    if mended: _say(f'mended, in files: {_listing(mended)}')
+    if dropped: _say(f'not kept, in events: {_listing(dropped)}')
+    for o in res:
+        if o[1]=='different': _say(f'different: {shown(o[0])}')
     if c['different']: raise SystemExit(1)

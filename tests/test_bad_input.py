@@ -49,17 +49,19 @@ def test_bad_among_good(midi_folder, tmp_path, capsys, fails):
     for f in good: shutil.copy(f, src)
     whole = good[0].read_bytes()
     (src/'cut.mid').write_bytes(whole[:len(whole)//2])
+    (src/'head.mid').write_bytes(whole[:40])
     (src/'zero.mid').write_bytes(b'')
     (src/'page.mid').write_text('<html>')
     (src/'copy.mid').write_bytes(whole)
     (src/'folder.mid').mkdir()
     assert run('prepare', [str(src), str(tmp_path/'out'), '--workers', '0', '--val_share', '0']) == 0
-    assert '3 unreadable' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert '3 unreadable' in out and 'mended, in files: 1 track count, 1 truncated' in out, out
     fate = {Path(o['path']).name: o['reason'] for o in map(json.loads, (tmp_path/'out/files.jsonl').read_text().splitlines())}
-    assert {k for k,v in fate.items() if v=='unreadable'} == {'cut.mid', 'zero.mid', 'page.mid'}
+    assert {k for k,v in fate.items() if v=='unreadable'} == {'head.mid', 'zero.mid', 'page.mid'} and not fate['cut.mid']
     assert list(fate.values()).count('duplicate') == 1
     for f in good: (src/f.name).unlink()
-    (src/'copy.mid').unlink()
+    for f in ('copy', 'cut'): (src/f'{f}.mid').unlink()
     assert 'no file could be kept: 3 unreadable' in fails('prepare', src, tmp_path/'out2', '--workers', 0)
 
 def test_damaged_bytes(midi_folder, tmp_path):
@@ -73,11 +75,12 @@ def test_damaged_bytes(midi_folder, tmp_path):
     assert {'', 'unreadable'} <= fate
 
 def test_endless(tmp_path, capsys):
-    "Two notes that are 268 million quarter notes apart would be as many bars"
+    "Two notes that are 268 million quarter notes apart would be as many bars; the first is read"
     body = b'\0\x90\x3c\x40\1\x80\x3c\0\xff\xff\xff\x7f\x90\x40\x40\1\x80\x40\0\0\xff\x2f\0'
     (tmp_path/'a.mid').write_bytes(b'MThd\0\0\0\6\0\0\0\1\0\1MTrk'+len(body).to_bytes(4, 'big')+body)
     assert run('check', [str(tmp_path), '--workers', '0']) == 0
-    assert '1 unreadable' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert '1 files, 1 notes: 1 same' in out and '1 too long' in out, out
 
 def test_workers_write_the_same_bytes(midi_folder, tmp_path):
     few = tmp_path/'few.txt'
