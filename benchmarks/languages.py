@@ -254,7 +254,7 @@ def ppmd_bits(pieces, notes):
 def main(
     source: str,              # Folder of MIDI files
     name: str,                # What to call it in the results
-    variants: str = ' '.join(VARIANTS), # Which of them; +bars after a name gives the model bar positions
+    variants: str = ' '.join(VARIANTS), # Which of them; +bars after a name gives the model bar positions, @1 another seed
     files: int = 200,         # Take so many, evenly spread
     budget: int = 1_500_000,  # Training tokens
     context: int = 1024,      # Tokens a window
@@ -268,10 +268,10 @@ def main(
     for v in variants.split():
         if v in have().get(mine, {}): continue
         start = time.perf_counter()
-        pieces,notes = words_of(paths, **VARIANTS[v.split('+')[0]])
+        pieces,notes = words_of(paths, **VARIANTS[v.split('@')[0].split('+')[0]])
         (a,b),vocab,held = streams(pieces, notes)
         row = dict(vocabulary=vocab, notes=sum(notes), tokens_per_note=round(sum(map(len, pieces))/sum(notes), 3), ppmd_bits_per_note=round(ppmd_bits(pieces, notes), 3) if pyppmd else None,
-                   bits_per_note=round(train(a, b, vocab, held, budget, context, batch, v.endswith('+bars')), 3) if budget else None, seconds=round(time.perf_counter()-start))
+                   bits_per_note=round(train(a, b, vocab, held, budget, context, batch, '+bars' in v, int((v.split('@')+['0'])[1])), 3) if budget else None, seconds=round(time.perf_counter()-start))
         sets = have()
         sets.setdefault(mine, {})[v] = row
         report('languages', ('miditok',), command='python benchmarks/languages.py MIDI_FOLDER NAME', sets=sets)
