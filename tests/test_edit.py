@@ -121,6 +121,16 @@ def test_nothing_to_edit():
     late = agree(hid, lambda x, y: concat(x, y, bars=2), none, one)
     assert bar_count(late) == 3 and late.notes['onset'] == 6*192 and late.chords == [(0,'C:maj'), (6*192,'F:maj')]
 
+def test_cut_to_no_name():
+    "Struck again at the next bar line, a note needs no length, even one without a name; struck later, it has the longest there is"
+    hid = HIDS[24]
+    for at,sounds in ((0, 119), (24, 138)): # positions: 5/4 less one; and 143, of which the sixteenths are 138
+        notes = np.array([(1, 10*24, 60, 80, 0)] + [(at, 24, 62, 80, 0)]*(at>0), NOTE)
+        low = Score(24, notes, [Track(40)], meters=np.array([(0,5,4)], METER), chords=[(0,'N')])
+        again = Score(24, np.array([(at, 24, 60, 80, 0)], NOTE), [Track(40)], meters=np.array([(0,5,4)], METER), chords=[(0,'N')])
+        s = agree(hid, lambda x, y: concat(x, y), low, again)
+        assert s.notes['duration'][s.notes['onset']==8].tolist() == [8*sounds]
+
 def test_real_music(midi_folder):
     "Cut to bars, put together again, and moved; alone in a bar, the second violin becomes the first"
     hid = HIDS[24]
