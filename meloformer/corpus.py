@@ -180,7 +180,7 @@ def _deaf():
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, handler)
-    if heard: raise KeyboardInterrupt
+    if heard and handler is not signal.SIG_IGN: raise KeyboardInterrupt
 
 # %% ../nbs/06_corpus.ipynb #0fe9bf97
 def _serve(f, pipe):

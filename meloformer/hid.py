@@ -144,10 +144,12 @@ def _bar_chords(grid, onset, label, tpq):
 # %% ../nbs/04_hid.ipynb #7ce6a3c8
 @patch
 def encode(self:HID,
-    score: Score
+    score: Score,
+    report: dict = None # Gets the counts of what was merged, cut and moved, and of what reading had mended or left out
 ) -> np.ndarray: # uint16 tokens
     "Tokens of a score; its chords are recognised where it does not say them"
     grid = Grid.from_score(score, self.positions_per_beat)
+    if report is not None: report |= grid.report | score.notices | score.dropped
     if score.chords: onset,label = _known_chords(score, grid, {o:i for i,o in enumerate(LABELS)})
     else:
         c = recognise(score, grid.source)
