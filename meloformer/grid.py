@@ -174,9 +174,11 @@ def tidy(
     snapped = np.where(near[long]>room, down[room], near[long])
     off = abs(snapped-default)
     close = (off<=legato) & (4*off<=default)
-    n['length'] = 0
-    n['length'][said] = np.where(close | (long==default), 0, snapped)
     report |= dict(merged=len(notes)-len(n), cut=int(over.sum()), smoothed=int((close & (long!=default)).sum()))
+    res = np.zeros(len(n), n['length'].dtype)
+    res[said] = np.where(close | (long==default), 0, snapped)
+    if (res==n['length']).all(): return n
+    n['length'] = res
     return ordered(n)
 
 # %% ../nbs/02_grid.ipynb #b70f4b55

@@ -377,8 +377,8 @@ def decode(self:HID,
     res = grid.score()
     c = c[c['position'] < bar_positions(grid.bars, self.positions_per_beat)[c['bar']]]
     start = np.append(0, np.cumsum(bar_ticks(grid.bars, self.positions_per_beat)))
-    new = np.append(True, c['label'][1:]!=c['label'][:-1])
-    res.chords = [(int(start[b]+TICKS*p), LABELS[l]) for b,p,l in c[new].tolist()]
+    c = c[np.append(True, c['label'][1:]!=c['label'][:-1])]
+    res.chords = list(zip((start[c['bar']]+TICKS*c['position']).tolist(), [LABELS[l] for l in c['label'].tolist()]))
     return res
 
 # %% ../nbs/04_hid.ipynb #b4490a2c
