@@ -193,8 +193,9 @@ def _named(ppb):
 def _restrike(n, bars, ppb):
     "Ticks until the same instrument strikes the same pitch again; `n` in canonical order"
     t = np.append(0, np.cumsum(bar_ticks(bars, ppb)))[n['bar']] + TICKS*n['position'].astype(np.int64)
-    o,gap = np.lexsort((n['pitch'], _player(n).astype(np.uint16))),np.full(len(n), 1<<30) # keys of 16 bits are sorted in linear time
-    key = (_player(n)<<7|n['pitch'])[o]
+    who = _player(n)
+    o,gap = np.lexsort((n['pitch'], who.astype(np.uint16))),np.full(len(n), 1<<30) # keys of 16 bits are sorted in linear time
+    key = (who<<7|n['pitch'])[o]
     gap[o[:-1]] = np.where(key[1:]==key[:-1], np.diff(t[o]), 1<<30)
     return gap
 

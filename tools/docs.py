@@ -124,7 +124,7 @@ def readme(page, root, nbs, url):
     "README.md and its pictures, for a reader of the repository: paths start at its root, symbols are not linked to the site at `url`"
     s = re.sub(rf'\[(`[^`]+`)\]\({re.escape(url)}[^)]*\)', r'\1', page.md(site=False))
     for k in page.files: s = s.replace(f']({k})', f']({nbs}/assets/readme/{Path(k).name})')
-    s = re.sub(r'(\]\(|src=")(?=(assets|tutorials)/)', rf'\1{nbs}/', s)
+    s = re.sub(r'(\]\(|src=")(?=(assets|tutorials|studies)/)', rf'\1{nbs}/', s)
     s = re.sub(r'\]\((\w+\.ipynb)', rf']({nbs}/\1', s)
     s = f"# {page.title}\n\n> {page.meta.get('description', '')}\n\n{s}"
     return {root/'README.md': s.encode(), **{root/nbs/'assets/readme'/Path(k).name: v for k,v in page.files.items()}}
