@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ROOTS', 'QUALITIES', 'LABELS', 'CHORD_TONES', 'CHORD', 'BEAT', 'chord_pitches', 'name_chord', 'parse_chord',
-           'parse_progression', 'beats_of', 'pitch_profile', 'lowest', 'Weights', 'beat_features', 'chord_scores',
-           'viterbi', 'label_beats', 'recognise']
+           'parse_progression', 'beats_of', 'typed_beats', 'pitch_profile', 'lowest', 'Weights', 'beat_features',
+           'chord_scores', 'viterbi', 'label_beats', 'recognise']
 
 # %% ../nbs/03_chords.ipynb #056843f8
 import re
@@ -113,6 +113,17 @@ def beats_of(
     res['length'] = np.minimum(length[bar], bars['length'][bar] - k*length[bar])
     res['level'] = np.where(k == 0, 0, np.where(2*k == n[bar], 1, 2))
     return res
+
+# %% ../nbs/03_chords.ipynb #180f235a
+def typed_beats(
+    chords: list, # (label, beats or None) of one bar, from `parse_progression`
+    n: int,       # Beats in the bar
+) -> np.ndarray:  # The beat on which each begins, ascending
+    "Where the chords typed for a bar begin"
+    if any(o is not None for _,o in chords): at = np.cumsum([0]+[o or 1 for _,o in chords[:-1]])
+    else: at = np.round(np.arange(len(chords))*n/len(chords)).astype(int)
+    if at[-1]>=n or (np.diff(at)<1).any(): raise ValueError(f'{len(chords)} chords with these beats do not fit into a bar of {n}')
+    return at
 
 # %% ../nbs/03_chords.ipynb #2a82557a
 def _clock(ticks, beats):

@@ -274,19 +274,15 @@ def concat(
     hid = hid or HID()
     return _arrange(pieces, [(i, 0, max(bar_count(o, hid), bars or 0)) for i,o in enumerate(pieces)], hid)
 
-# %% ../nbs/05_edit.ipynb #c7bb8ecf
+# %% ../nbs/05_edit.ipynb #1b4555ae
 def _player(player):
     "Programs, and which player of each (None: all of them)"
     if not isinstance(player, str):
         if not 0<=player<=DRUMS: raise ValueError(f'{player} is no program: 0 to 127, and {DRUMS} for drums')
         return {int(player)},None
-    if player.lower() in ('drums','drum','percussion'): return {DRUMS},None
-    names = [instrument_name(i).lower() for i in range(128)]
-    o = player.lower().strip()
-    hits = {i for i,n in enumerate(names) if n==o} or {i for i,n in enumerate(names) if o and o in n}
-    if hits: return hits,None
-    if m := re.fullmatch(r'(.*\S)\s+([1-9]\d*)', o): return _player(m[1])[0],int(m[2])-1
-    raise ValueError(f"{player!r} is no General MIDI instrument; try 'piano', 'violin', 'drums' or a program from 0 to 127")
+    if hits := programs_named(player): return set(hits),None
+    if (m := re.fullmatch(r'(.*\S)\s+([1-9]\d*)', player.strip())) and (hits := programs_named(m[1])): return set(hits),int(m[2])-1
+    raise unknown_instrument(player)
 
 def _plays(players, program, instance):
     "For each note: is it played by one of `players`?"
@@ -385,16 +381,13 @@ def transpose(
     "The piece with bars `a` to `b` in another key; drums stay"
     return (_transpose_ticks if isinstance(x, Score) else _transpose_rows)(x, semitones, a, b, hid or HID())
 
-# %% ../nbs/05_edit.ipynb #949519c7
+# %% ../nbs/05_edit.ipynb #489a3b53
 def _typed(text, beats, a, b):
     "Typed chords as (bar, beat, label) for bars `a` to `b`, of which each has so many `beats`"
     song,res = parse_progression(text),[]
     for bar in range(a, b):
-        cs,n = song[(bar-a)%len(song)],int(beats[bar])
-        if any(o is not None for _,o in cs): at = np.cumsum([0]+[o or 1 for _,o in cs[:-1]])
-        else: at = np.round(np.arange(len(cs))*n/len(cs)).astype(int)
-        if at[-1]>=n or (np.diff(at)<1).any(): raise ValueError(f'{len(cs)} chords with these beats do not fit into bar {bar}, which has {n}')
-        res += [(bar, int(i), l) for i,(l,_) in zip(at, cs)]
+        cs = song[(bar-a)%len(song)]
+        res += [(bar, int(i), l) for i,(l,_) in zip(typed_beats(cs, int(beats[bar])), cs)]
     return res
 
 def _set_chords_rows(tokens, text, a, b, hid):
@@ -428,12 +421,10 @@ def set_chords(
     "The piece with other chord labels in bars `a` to `b`"
     return (_set_chords_ticks if isinstance(x, Score) else _set_chords_rows)(x, chords, a, b, hid or HID())
 
-# %% ../nbs/05_edit.ipynb #8a85bffb
+# %% ../nbs/05_edit.ipynb #2c2a8cc6
 def _meter(meter, bars, a, b):
     "A meter as two numbers, in which each of the bars `a` to `b` lasts as long as in its own"
-    try: n,d = (int(o) for o in (meter.split('/') if isinstance(meter, str) else meter))
-    except (ValueError, TypeError): raise ValueError(f"{meter!r} is no meter; write it like '4/4', '3/4' or '6/8'") from None
-    if not 1<=n<=MAX_NUMERATOR or d not in (1,2,4,8,16,32,64): raise ValueError(f'{n}/{d} is no meter with a power of two up to 64 below')
+    n,d = parse_meter(meter)
     for k in range(a, b):
         num,den = (int(bars[k][o]) for o in ('numerator','denominator'))
         if num*d!=n*den: raise ValueError(f'bar {k} is in {num}/{den}, and {n}/{d} does not last as long')

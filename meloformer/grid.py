@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['TICKS', 'MAX_QUARTERS', 'MAX_NUMERATOR', 'MAX_INSTANCES', 'VELOCITIES', 'DRUMS', 'TEMPOS', 'GRID_BAR', 'GRID_NOTE',
-           'LOSS', 'lengths', 'Grid', 'bar_ticks', 'bar_positions', 'order_key', 'ordered', 'tidy']
+           'LOSS', 'lengths', 'Grid', 'bar_ticks', 'bar_positions', 'parse_meter', 'programs_named',
+           'unknown_instrument', 'order_key', 'ordered', 'tidy']
 
-# %% ../nbs/02_grid.ipynb #4bee2d1e
+# %% ../nbs/02_grid.ipynb #1a487322
+import difflib
 from dataclasses import dataclass, field
 from fastcore.basics import patch
 from functools import cache
@@ -56,6 +58,31 @@ def bar_ticks(
 def bar_positions(bars, positions_per_beat):
     "How many positions each bar has; the last may be a partial one"
     return -(-bar_ticks(bars, positions_per_beat)//TICKS)
+
+# %% ../nbs/02_grid.ipynb #1f57bd83
+def parse_meter(
+    meter: str|tuple # Such as '3/4' or (3, 4)
+) -> tuple: # Beats in a bar, and what a beat is
+    "A meter that fits into a bar"
+    try: n,d = (int(o) for o in (meter.split('/') if isinstance(meter, str) else meter))
+    except (ValueError, TypeError): raise ValueError(f"{meter!r} is no meter; write it like '4/4', '3/4' or '6/8'") from None
+    if not (1<=n<=MAX_NUMERATOR and d in (1,2,4,8,16,32,64) and 4*n<=MAX_QUARTERS*d):
+        raise ValueError(f"'{n}/{d}' is no meter of at most {MAX_QUARTERS} quarter notes with a power of two below")
+    return n,d
+
+def programs_named(
+    name: str # Such as 'violin', 'bass', 'drums' or '33'
+) -> list: # Programs, `DRUMS` for drums: the one of exactly this name, or all whose names contain it; empty where there is none
+    "General MIDI programs by name or number"
+    names,name = [instrument_name(i).lower() for i in range(128)],name.lower().strip()
+    if name in ('drums','drum','percussion'): return [DRUMS]
+    if name.isdigit(): return [int(name)] if int(name)<=DRUMS else []
+    return [i for i,o in enumerate(names) if o==name] or [i for i,o in enumerate(names) if name and name in o]
+
+def unknown_instrument(name): # The error to raise where `programs_named` is empty
+    "What to say to someone who typed this"
+    near = difflib.get_close_matches(name, [instrument_name(i) for i in range(128)], 3, .4)
+    return ValueError(f'{name!r} is no General MIDI instrument'+(f'; did you mean {" or ".join(near)}?' if near else "; try 'piano', 'violin', 'bass', 'drums' or a number from 0 to 127"))
 
 # %% ../nbs/02_grid.ipynb #6070183a
 def _meter_of(length, tpq, den):

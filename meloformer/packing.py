@@ -6,7 +6,7 @@
 __all__ = ['IGNORE', 'CHUNK', 'HEADER', 'STRUCTURE', 'Window', 'bar_starts', 'restated', 'chunks', 'pack', 'Packs', 'assemble',
            'transposed', 'Order', 'stack', 'reader']
 
-# %% ../nbs/07_packing.ipynb #7d1ea200
+# %% ../nbs/07_packing.ipynb #6b004a73
 import bisect
 from dataclasses import dataclass
 from fastcore.basics import patch
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from .grid import *
 from .chords import *
 from .hid import *
-from .hid import CHORD, METERS, TEMPI, PITCH, POSITION, PAD
+from .hid import CHORDS, METERS, TEMPI, PITCH, POSITION, PAD
 from .corpus import *
 
 # %% ../nbs/07_packing.ipynb #c9c9f545
@@ -36,14 +36,14 @@ class Window:
     @property
     def tokens(self): return self.max_seq_len-self.n_summaries
 
-# %% ../nbs/07_packing.ipynb #eeb22aaa
+# %% ../nbs/07_packing.ipynb #56995748
 def bar_starts(
     hid: HID,
     tokens: np.ndarray # One piece
 ) -> np.ndarray: # Indices of the chords that open bars
     "Where each bar begins"
     k = hid.kind[tokens]
-    return np.flatnonzero((k==CHORD) & np.append(True, k[:-1]!=POSITION))
+    return np.flatnonzero((k==CHORDS) & np.append(True, k[:-1]!=POSITION))
 
 def restated(
     hid: HID,
@@ -179,7 +179,7 @@ def assemble(
     fill = lambda x,v: np.concatenate([x, np.full(window.tokens-len(x), v)]).astype(np.int64)
     return dict(tokens=fill(t, PAD), labels=fill(labels, IGNORE)) | {k: fill(getattr(s, k), dict(document=-1, program=NO_PROGRAM).get(k, 0)) for k in STRUCTURE}
 
-# %% ../nbs/07_packing.ipynb #86816c0f
+# %% ../nbs/07_packing.ipynb #13d67d83
 def transposed(
     hid: HID,
     tokens: np.ndarray, # A piece or a part of one
@@ -192,7 +192,7 @@ def transposed(
     if len(v): semitones = int(np.clip(semitones, -v.min(), 127-v.max()))
     res = tokens.copy()
     res[pitch] = res[pitch].astype(int)+semitones
-    chord = (k==CHORD) & (hid.value[tokens]>0)
+    chord = (k==CHORDS) & (hid.value[tokens]>0)
     root,quality = np.divmod(hid.value[tokens[chord]]-1, len(QUALITIES))
     res[chord] = hid.base['Chord']+1+(root+semitones)%12*len(QUALITIES)+quality
     return res

@@ -26,7 +26,7 @@ def edits(draw, n, meters):
         partial(set_meter, meter=(2*m[0], 2*m[1]), **where), partial(set_meter, meter=(max(1, m[0]//2), max(1, m[1]//2)), **where),
         partial(set_chords, chords=draw(st.sampled_from(SONGS))), partial(transpose, semitones=draw(st.integers(-3, 3)))]))
 
-REASONS = re.compile(r'bars \d+ to \d+: the piece has|bar \d+: the piece has|no bar would|nobody would|-?\d+ semitones: pitches|\d chords with these|bar \d+ is in|\d+/\d+ is no meter')
+REASONS = re.compile(r"bars \d+ to \d+: the piece has|bar \d+: the piece has|no bar would|nobody would|-?\d+ semitones: pitches|\d chords with these|bar \d+ is in|'\d+/\d+' is no meter")
 
 def outcome(edit, *x):
     "What an edit gives, or what it says against it"
