@@ -1,6 +1,6 @@
 """What a note costs in HID and in other languages: tokens, bits under one small model, bytes under PPMd
 
-python benchmarks/languages.py MIDI_FOLDER game [--variants "hid always …"] [--budget 1500000]
+python benchmarks/languages.py MIDI_FOLDER game [--variants "hid always …"] [--budget 1000000]
 
 Every language spells the same notes, those of the grid (24 positions a beat unless it says otherwise), with velocities, meters and tempos.
 `Speller` is slow and obvious: HID itself and the languages it was chosen among differ by its switches. The languages of MidiTok spell the
@@ -256,7 +256,7 @@ def main(
     name: str,                # What to call it in the results
     variants: str = ' '.join(VARIANTS), # Which of them; +bars after a name gives the model bar positions, @1 another seed
     files: int = 200,         # Take so many, evenly spread
-    budget: int = 1_500_000,  # Training tokens
+    budget: int = 1_000_000,  # Training tokens
     context: int = 1024,      # Tokens a window
     batch: int = 2            # Windows a step
 ):

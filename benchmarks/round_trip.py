@@ -33,7 +33,7 @@ def read(paths):
 @call_parse
 def main(
     folders: Param('Folders of MIDI files', str, nargs='+'),
-    files: int = 200,          # Take so many of each, evenly spread
+    files: int = 100,          # Take so many of each, evenly spread
     grids: str = '4 8 12 24 48' # Positions a beat
 ):
     "Measure what quantising does"

@@ -176,7 +176,7 @@ def _follow(n, bars, ppb):
     end = np.where(np.append(new[idx[1:]], True), bar_ticks(bars, ppb)[bar[idx]], TICKS*np.append(pos[idx[1:]], 0))
     return end[np.cumsum(onset)-1]-TICKS*pos
 
-# %% ../nbs/02_grid.ipynb #83b47072
+# %% ../nbs/02_grid.ipynb #2b22de99
 def tidy(
     notes: np.ndarray, # `GRID_NOTE` rows in any order
     bars: np.ndarray,  # `GRID_BAR` rows
@@ -186,7 +186,7 @@ def tidy(
 ) -> np.ndarray: # `GRID_NOTE` rows in canonical form
     "Apply the rules of overlap and length; a second time changes nothing"
     report,legato = {} if report is None else report,positions_per_beat//24 if legato is None else legato
-    n = ordered(notes.copy())
+    n = ordered(notes)
     gap = _restrike(n, bars, positions_per_beat)
     if (gap==0).any():
         n = _untwinned(n)
@@ -205,6 +205,7 @@ def tidy(
     res = np.zeros(len(n), n['length'].dtype)
     res[said] = np.where(close | (long==default), 0, snapped)
     if (res==n['length']).all(): return n
+    n = n.copy()
     n['length'] = res
     return ordered(n)
 

@@ -266,7 +266,7 @@ def _walk(tokens, allowed, nxt):
         res.append(state)
     return np.array(res, int)
 
-# %% ../nbs/04_hid.ipynb #03618c3a
+# %% ../nbs/04_hid.ipynb #d817c61b
 def _guesses(hid):
     "For each token the state that those after it likely start from (-1: ask the one before), and the states likely after it: elsewhere, in drums, in the first bar's head (three rows, and where the row of each state begins)"
     allowed,nxt = hid.tables()
@@ -283,6 +283,7 @@ def _states(self:HID, tokens):
     "What `_walk` finds"
     allowed,nxt = self.tables()
     if not len(tokens) or tokens.max()>=len(self): return _walk(tokens, allowed, nxt)
+    tokens = tokens.astype(np.intp) # as numpy wants its indices, and turns them each time
     if not hasattr(self, '_guess'): self._guess = _guesses(self)
     ctx,after,row = self._guess
     c,k,n = ctx[tokens],self.kind[tokens],STATES.index
@@ -291,12 +292,13 @@ def _states(self:HID, tokens):
     if len(opens): c[:opens[0]][k[:opens[0]]==CHORDS] = n('first')
     at = np.maximum.accumulate(np.where(c>=0, np.arange(len(c)), 0))
     before = np.append(0, c[at[:-1]])
-    s = after.ravel()[row[before]+tokens]
+    s = after.take(row[before]+tokens)
     for _ in range(8):
         step = before*len(self)+tokens
-        ok = allowed.ravel()[step]
-        s,old = np.where(ok, nxt.ravel()[step], s),s
-        if ok.all() and np.array_equal(s, old): return s
+        ok = allowed.take(step)
+        fine = ok.all()
+        s,old = nxt.take(step) if fine else np.where(ok, nxt.take(step), s),s
+        if fine and np.array_equal(s, old): return s
         before[1:] = s[:-1]
     return _walk(tokens, allowed, nxt)
 
@@ -335,16 +337,17 @@ def tokens_errors(self:HID,
         else: state,wrong = self._after[t],wrong+1
     return wrong/max(len(tokens), 1)
 
-# %% ../nbs/04_hid.ipynb #a54dc4d7
+# %% ../nbs/04_hid.ipynb #cba46ab8
 def _before(places, at):
     "The last of the ascending `places` before each of `at`, -1 where there is none"
-    return np.append(-1, places)[np.searchsorted(places, at)]
+    n = np.concatenate([(0,), np.searchsorted(at, places, 'right'), (len(at),)])
+    return np.append(-1, places).repeat(n[1:]-n[:-1])
 
 def _said(values, at, since):
     "The value at each place of `at` that does not lie before `since`, else 0"
     return np.where(at>=since, values[at], 0)
 
-# %% ../nbs/04_hid.ipynb #2751a161
+# %% ../nbs/04_hid.ipynb #561ddc39
 @patch
 def decode_grid(self:HID,
     tokens # One whole piece
@@ -352,6 +355,7 @@ def decode_grid(self:HID,
     "The grid that the tokens spell; `ValueError` where they break the grammar"
     tokens = np.asarray(tokens)
     self.check(tokens)
+    tokens = tokens.astype(np.intp)
     k,v = self.kind[tokens],self.value[tokens]
     at = lambda kind: np.flatnonzero(k==kind)
     c,m,p = at(CHORDS),at(METERS),at(PITCH)

@@ -217,7 +217,7 @@ class _Walker:
         elif self.i < n: self.found['after_end'] += 1
         return self
 
-# %% ../nbs/00_midi.ipynb #c5b3ad91
+# %% ../nbs/00_midi.ipynb #9aa582df
 @patch
 def event(self:_Walker, start):
     "Read one event"
@@ -244,6 +244,7 @@ def broken(self:_Walker, start, full):
     self.bad += self.i-start
     self.heat += 4 if self.i==full else 8
 
+# %% ../nbs/00_midi.ipynb #90d0f013
 @patch
 def long_number(self:_Walker, delta):
     "A time in more than four bytes: one of more than 28 bits counts as none"
