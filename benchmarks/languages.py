@@ -153,7 +153,7 @@ VARIANTS = dict(hid=dict(), exact=EXACT, legato2=dict(legato=2), always=EXACT|di
                 remi=EXACT|dict(miditok='remi'), remi_plus=EXACT|dict(miditok='remi+'), mmm=EXACT|dict(miditok='mmm'))
 
 def merged(score):
-    "All tracks of one program as one, as MidiTok's languages have it"
+    "All tracks of one program as one, as REMI+ has it"
     who = [(t.is_drum, t.program*(not t.is_drum)) for t in score.tracks]
     kinds = sorted(set(who))
     score.notes['track'] = np.array([kinds.index(o) for o in who])[score.notes['track']]
