@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PLANS', 'dense_attention', 'Plan', 'DensePlan', 'attend', 'Tile', 'GatherPlan', 'tile_forward', 'tile_backward',
-           'gather_attention', 'no_dense_fallback', 'FlexPlan', 'make_plan']
+           'gather_attention', 'no_dense_fallback', 'FlexPlan', 'make_plan', 'TwoPassPlan', 'plan_passes']
 
 # %% ../nbs/09_attention.ipynb #9c62bd92
 import warnings
@@ -314,3 +314,33 @@ def make_plan(
     if backend == 'flex' and on != 'cuda': raise ValueError(f'flex does not run on {on}: FlexAttention has no backward there; '
         'take gather or dense')
     return PLANS[backend](rule, ids)
+
+# %% ../nbs/09_attention.ipynb #5d1c561b
+class TwoPassPlan(Plan):
+    "A plan for the summaries, then one for the tokens"
+    def __init__(self,
+        summarize, # plan of the first of `two_passes(rule)`
+        update,    # plan of the second
+        n_summaries: int # summary slots S
+    ): self.summarize,self.update,self.n_summaries = summarize,update,n_summaries
+    def _each(self, f): return TwoPassPlan(f(self.summarize), f(self.update), self.n_summaries)
+    def to(self, device, **kw): return self._each(lambda p: p.to(device, **kw))
+    def apply(self, f): return self._each(lambda p: p.apply(f))
+    def bind(self, first, second): return TwoPassPlan(self.summarize.bind(first), self.update.bind(second), self.n_summaries)
+    @property
+    def backend(self): return self.summarize.backend
+    @property
+    def shape(self): return self.summarize.shape
+    @property
+    def pairs(self): return self.summarize.pairs + self.update.pairs
+
+# %% ../nbs/09_attention.ipynb #eec37f1e
+def plan_passes(
+    rules: tuple, # one rule, or two from `two_passes`
+    ids: Ids,     # fields of shape (B, N)
+    backend: str='auto', # as for `make_plan`
+    device=None   # as for `make_plan`
+): # a plan, or a `TwoPassPlan`
+    "What attention needs to know of a batch, for one pass or two"
+    plans = [make_plan(r, ids, backend, device) for r in rules]
+    return TwoPassPlan(*plans, ids.n_summaries) if len(plans) > 1 else plans[0]

@@ -262,7 +262,7 @@ def compose(
         logits = model.step(cache, t, track.row)
         yield t
 
-# %% ../nbs/13_generate.ipynb #85881919
+# %% ../nbs/13_generate.ipynb #a56bf6a1
 @torch.no_grad()
 def likelihood(
     model: MeloFormer,
@@ -271,7 +271,7 @@ def likelihood(
 ) -> torch.Tensor: # Logits of each token's successor, shape (T, V)
     "All logits of a piece at once"
     ids,t = piece_ids(hid, tokens),torch.from_numpy(np.asarray(tokens).astype(np.int64))[None]
-    return model(t, ids, make_plan(model.rule, ids))[0]
+    return model(t, ids, model.plan(ids))[0]
 
 # %% ../nbs/13_generate.ipynb #7d22a804
 def prompt_of(

@@ -6,7 +6,8 @@
 __all__ = ['SUMMARY', 'NO_PROGRAM', 'FIELDS', 'causal', 'earlier', 'same_document', 'same_bar', 'same_slot', 'same_instrument',
            'SS', 'SR', 'RS', 'RR', 'DISTANCES', 'meloformer_rule', 'museformer_rule', 'first_meloformer_rule',
            'sliding_rule', 'dense_rule', 'PRESETS', 'Ids', 'make_ids', 'toy_ids', 'View', 'Rule', 'near_bars',
-           'bars_back', 'kinds_see', 'preset', 'Runs', 'make_runs', 'run_bounds', 'occupancy', 'block_lists']
+           'bars_back', 'kinds_see', 'preset', 'two_passes', 'Runs', 'make_runs', 'run_bounds', 'occupancy',
+           'block_lists']
 
 # %% ../nbs/08_masks.ipynb #4c653445
 import operator
@@ -343,15 +344,27 @@ sliding_rule = (_law & (RR & bars_back(*range(9)) | SR & same_bar)).named('slidi
     'A token reads its own bar so far and the last 8; a summary reads its own bar and is read by no token.')
 dense_rule = (_law & RR).named('dense', 'A token reads every earlier token of its piece; summaries are left out.')
 
-# %% ../nbs/08_masks.ipynb #b0b276b6
+# %% ../nbs/08_masks.ipynb #9e862170
 PRESETS = {r.name: r for r in (meloformer_rule, museformer_rule, first_meloformer_rule, sliding_rule, dense_rule)}
 
 def preset(
-    name: str # one of `PRESETS`
+    name: str # one of `PRESETS`; edges that are to be cut follow, as in 'meloformer-SS-RS'
 ) -> Rule:
     "A rule by its name"
-    if name not in PRESETS: raise ValueError(f'no preset {name!r}; there are {", ".join(PRESETS)}')
-    return PRESETS[name]
+    base,*cut = name.split('-')
+    edges = {e.name: e for e in (SS, SR, RS, RR)}
+    if base not in PRESETS or not set(cut) <= set(edges):
+        raise ValueError(f'no mask is called {name!r}; there are {", ".join(PRESETS)}, from each of which {", ".join(edges)} can be cut: meloformer-SS-RS')
+    rule = PRESETS[base]
+    if not cut: return rule
+    return reduce(lambda r, e: r & ~edges[e], cut, rule).named(name, f'{rule.sentence} But no {", no ".join(cut)}.')
+
+# %% ../nbs/08_masks.ipynb #315c1964
+def two_passes(
+    rule: Rule
+) -> tuple: # what summaries read, and what tokens read
+    "A rule in two: one for each kind of query"
+    return rule & (SS | SR), rule & (RS | RR)
 
 # %% ../nbs/08_masks.ipynb #248a0c58
 class Runs(NamedTuple):

@@ -21,7 +21,7 @@ from .hid import *
 from .masks import *
 from .attention import *
 
-# %% ../nbs/10_model.ipynb #06f13d9d
+# %% ../nbs/10_model.ipynb #d93fb13a
 HEAD = 64 # width of a head
 
 @dataclass(frozen=True)
@@ -33,12 +33,13 @@ class Config:
     kv_heads: int        # key and value heads; queries to keys is a power of two
     vocab_size: int = 1152 # V, a multiple of 64
     mask: str = 'meloformer' # Which tokens read which: a preset of `masks`
+    two_pass: bool = False # Do tokens read the summaries of this layer, projected again, as in Museformer?
     dropout: float = 0.
     softcap: float = 15. # Logits stay within plus and minus this (Gemma 2, 2024)
     checkpointing: bool = False # Recompute activations in the backward pass: less memory, a third more work
 
     def __post_init__(self):
-        if self.mask not in PRESETS: raise ValueError(f'no mask is called {self.mask!r}; there are {", ".join(PRESETS)}')
+        preset(self.mask) # says what there is, if there is no such mask
 
     @property
     def hidden(self): return -(-self.width*8//3//64)*64 # of the feed-forward network
@@ -77,7 +78,7 @@ def rotate(x, cos, sin):
     a,b = wide(x).chunk(2, -1)
     return torch.cat([a*cos-b*sin, a*sin+b*cos], -1).to(x.dtype)
 
-# %% ../nbs/10_model.ipynb #21ea3353
+# %% ../nbs/10_model.ipynb #50174f79
 class Attention(nn.Module):
     "Multi-head attention with normalised, rotated queries and keys"
     def __init__(self, cfg:Config):
@@ -85,6 +86,7 @@ class Attention(nn.Module):
         self.heads,self.kv_heads = cfg.heads,cfg.kv_heads
         self.qkv = nn.Linear(cfg.width, (cfg.heads+2*cfg.kv_heads)*HEAD, bias=False)
         self.out = nn.Linear(cfg.heads*HEAD, cfg.width, bias=False)
+        self.kv2 = nn.Linear(cfg.width, 2*cfg.kv_heads*HEAD, bias=False) if cfg.two_pass else None
 
     def project(self, x_BND, cos, sin):
         "Queries, keys and values, each of shape (B, heads, N, HEAD)"
@@ -93,10 +95,30 @@ class Attention(nn.Module):
         q,k = (rotate(F.rms_norm(o, (HEAD,)), cos, sin) for o in (q,k))
         return q,k,v
 
+    def join(self, o_BHNd): return self.out(o_BHNd.transpose(1, 2).flatten(2))
+
     def forward(self, x_BND, cos, sin, plan, keep=None):
         q,k,v = self.project(x_BND, cos, sin)
-        if keep: keep(k, v)
-        return self.out(attend(q, k, v, plan).transpose(1, 2).flatten(2))
+        if keep: keep(0, k, v)
+        o = attend(q, k, v, plan.summarize if self.kv2 else plan)
+        return self.join(o + self.update(x_BND, o, q, k, v, cos, sin, plan, keep) if self.kv2 else o)
+
+# %% ../nbs/10_model.ipynb #b020977b
+@patch
+def project_again(self:Attention, x_BSD, cos, sin):
+    "Keys and values of summaries that have read their bars, each of shape (B, kv_heads, S, HEAD)"
+    B,S,D = x_BSD.shape
+    k,v = self.kv2(F.rms_norm(x_BSD, (D,))).view(B, S, -1, HEAD).transpose(1, 2).chunk(2, 1)
+    return rotate(F.rms_norm(k, (HEAD,)), cos, sin),v
+
+@patch
+def update(self:Attention, x_BND, o, q, k, v, cos, sin, plan, keep):
+    "What the tokens read, once the summaries have read `o`"
+    S = plan.n_summaries
+    again = self.project_again(x_BND[:, :S] + self.join(o[:, :, :S]), cos[:, :, :S], sin[:, :, :S])
+    k,v = (torch.cat([a, b[:, :, S:]], 2) for a,b in zip(again, (k, v)))
+    if keep: keep(1, k, v)
+    return attend(q, k, v, plan.update)
 
 # %% ../nbs/10_model.ipynb #9ac1d9cf
 class Block(nn.Module):
@@ -117,12 +139,13 @@ class Block(nn.Module):
         x = x_BND + self.dropout(self.attention(self.norm1(x_BND), cos, sin, plan, keep))
         return x + self.feed_forward(x)
 
-# %% ../nbs/10_model.ipynb #e376e91d
+# %% ../nbs/10_model.ipynb #2a394fae
 class MeloFormer(nn.Module):
     "Causal transformer over bars: summaries and tokens in one sequence"
     def __init__(self, cfg:Config):
         super().__init__()
         self.cfg,self.rule = cfg,preset(cfg.mask)
+        self.rules = two_passes(self.rule) if cfg.two_pass else (self.rule,)
         self.embed = nn.Embedding(cfg.vocab_size, cfg.width)
         self.embed_program = nn.Embedding(NO_PROGRAM+1, cfg.width)
         self.summary = nn.Parameter(torch.zeros(cfg.width))
@@ -143,7 +166,7 @@ class MeloFormer(nn.Module):
         x = wide(F.linear(self.norm(x_BTD), self.embed.weight))
         return self.cfg.softcap*torch.tanh(x/self.cfg.softcap)
 
-# %% ../nbs/10_model.ipynb #7253f25f
+# %% ../nbs/10_model.ipynb #45630104
 @patch
 def embed_all(self:MeloFormer, tokens_BT, ids):
     "Summaries and tokens as the first layer gets them, shape (B, N, D)"
@@ -155,15 +178,24 @@ def embed_all(self:MeloFormer, tokens_BT, ids):
     return torch.cat([self.summary.to(total.dtype) + total/ids.index[:, :S, None].clamp(min=1), x_BTD], 1)
 
 @patch
+def plan(self:MeloFormer,
+    ids: Ids,              # Of shape (B, S+T)
+    backend: str = 'auto', # As for `make_plan`
+    device = None          # Where the model is, if the ids are not there
+): # As `plan_passes` makes it
+    "What the attention of this model needs to know of a batch"
+    return plan_passes(self.rules, ids, backend, device)
+
+@patch
 def forward(self:MeloFormer,
     tokens_BT: Tensor, # Token numbers
     ids: Ids,          # Of shape (B, S+T)
-    plan               # What `make_plan(model.rule, ids)` gives
+    plan               # What `model.plan(ids)` gives
 ) -> Tensor: # Logits, float32, shape (B, T, V)
     "The logits of each token's successor"
     x = self.dropout(self.embed_all(tokens_BT, ids))
     cos,sin = rotary(ids)
-    plan = plan.bind(self.rule)
+    plan = plan.bind(*self.rules)
     for b in self.blocks: x = checkpoint(b, x, cos, sin, plan, use_reentrant=False) if self.cfg.checkpointing and self.training else b(x, cos, sin, plan)
     return self.logits(x[:, ids.n_summaries:])
 
@@ -196,7 +228,7 @@ def shake(
         for p in model.parameters(): p += std*torch.randn(p.shape, generator=g).to(p)
     return model.eval()
 
-# %% ../nbs/10_model.ipynb #10ff49db
+# %% ../nbs/10_model.ipynb #723be52b
 def leaks(
     model: MeloFormer,
     tokens_BT: Tensor,
@@ -205,22 +237,26 @@ def leaks(
     backend = 'dense'
 ) -> tuple: # Largest change of a logit it may not touch; largest change of one after it in its piece
     "How far a change at one token reaches, backwards and forwards"
-    doc,plan = ids.document[0, ids.n_summaries:],make_plan(model.rule, ids, backend)
+    doc,plan = ids.document[0, ids.n_summaries:],model.plan(ids, backend)
     other = tokens_BT.clone()
     other[0, at] = (other[0, at]+1)%model.cfg.vocab_size
     with torch.no_grad(): d = (model(other, ids, plan)-model(tokens_BT, ids, plan)).abs().amax(-1)[0]
     after = (torch.arange(len(d))>=at) & (doc==doc[at])
     return float(d[~after].max()),float(d[after][1:].max())
 
-# %% ../nbs/10_model.ipynb #e38ab336
+# %% ../nbs/10_model.ipynb #29cb5e81
 class Cache:
     "Keys and values of one piece so far, and the ids of each entry"
     def __init__(self, model:MeloFormer, room=1024):
         c = model.cfg
         self.n,self.bar_tokens,self.bars = 0,[],0 # entries; embeddings of the open bar; bars closed
         w = model.embed.weight
-        self.k,self.v = (w.new_zeros(c.layers, c.kv_heads, room, HEAD) for _ in range(2))
+        self.k,self.v = (w.new_zeros(1+c.two_pass, c.layers, c.kv_heads, room, HEAD) for _ in range(2)) # by pass
         self.ids = torch.zeros(len(FIELDS), room, dtype=torch.int32, device=w.device)
+
+    def put(self, passes, layer, k, v, at=slice(-1, None)):
+        "Keys and values of entries `at`, for one pass or a slice of passes"
+        self.k[passes, layer, :, :self.n][..., at, :],self.v[passes, layer, :, :self.n][..., at, :] = k[0],v[0]
 
     def grow(self, most):
         "Make room for `most` entries"
@@ -231,7 +267,7 @@ class Cache:
 
     def view(self, i=slice(None)): return Ids(*self.ids[:, :self.n][:, i], 0)
 
-# %% ../nbs/10_model.ipynb #2a4554c8
+# %% ../nbs/10_model.ipynb #a8a2c505
 @patch
 def _advance(self:MeloFormer, cache, x_D, row):
     "One new position through all layers: its output, shape (1, 1, D)"
@@ -239,14 +275,18 @@ def _advance(self:MeloFormer, cache, x_D, row):
     cache.ids[:, cache.n] = row
     cache.n += 1
     me = cache.view(slice(-1, None))
+    summary = bool(me.kind == SUMMARY)
     read = self.rule.between(me, cache.view())[0].nonzero()[:, 0]
     x = x_D.view(1, 1, -1)
     cos,sin = rotary(Ids(*(getattr(me, f)[None] for f in FIELDS), 0))
     for l,b in enumerate(self.blocks):
-        q,k,v = b.attention.project(b.norm1(x), cos, sin)
-        cache.k[l, :, cache.n-1],cache.v[l, :, cache.n-1] = k[0, :, 0],v[0, :, 0]
-        y = F.scaled_dot_product_attention(q, cache.k[l, None].index_select(2, read), cache.v[l, None].index_select(2, read), enable_gqa=True)
-        x = x + b.attention.out(y.transpose(1, 2).flatten(2))
+        h = b.norm1(x)
+        q,k,v = b.attention.project(h, cos, sin)
+        cache.put(slice(None), l, k, v)
+        k,v = (o[0 if summary else -1, l, None].index_select(2, read) for o in (cache.k, cache.v))
+        y = b.attention.join(F.scaled_dot_product_attention(q, k, v, enable_gqa=True))
+        if summary and self.cfg.two_pass: cache.put(1, l, *b.attention.project_again(h+y, cos, sin))
+        x = x + y
         x = x + b.feed_forward(x)
     return x
 
@@ -273,7 +313,7 @@ def close_bar(self:MeloFormer, cache:Cache):
     self._advance(cache, x, torch.tensor([int(new[f]) for f in FIELDS], dtype=torch.int32, device=x.device))
     cache.bar_tokens,cache.bars = [],cache.bars+1
 
-# %% ../nbs/10_model.ipynb #3ba41270
+# %% ../nbs/10_model.ipynb #41eeb36a
 @patch
 @torch.no_grad()
 def prefill(self:MeloFormer,
@@ -286,13 +326,13 @@ def prefill(self:MeloFormer,
     held = torch.cat([torch.arange(at), torch.arange(S, ids.shape[1])]).to(tokens_1T.device)
     x = self.embed_all(tokens_1T, ids)
     cos,sin = rotary(ids)
-    plan = make_plan(self.rule, ids).bind(self.rule)
+    plan = self.plan(ids).bind(*self.rules)
     cache.grow(len(held))
     cache.n,cache.bars = len(held),at
     cache.ids[:, :cache.n] = torch.stack([getattr(ids, f)[0, held] for f in FIELDS])
     cache.bar_tokens = list(self.tokens_in(tokens_1T, ids.program[:, S:])[0, ids.slot[0, S:]==at])
     for l,b in enumerate(self.blocks):
-        def keep(k, v): cache.k[l, :, :cache.n],cache.v[l, :, :cache.n] = k[0, :, held],v[0, :, held]
+        def keep(i, k, v): cache.put(i, l, k[:, :, held], v[:, :, held], slice(None))
         x = b(x, cos, sin, plan, keep)
     return self.logits(x[:, -1:])[0, 0]
 

@@ -120,13 +120,13 @@ class Ranks:
         if self.world>1: dist.all_reduce(t)
         return t.tolist()
 
-# %% ../nbs/12_train.ipynb #1abe8c71
+# %% ../nbs/12_train.ipynb #014c0202
 def micro_loss(model, batch, window, ranks):
     "Summed loss of one micro-batch, in nats"
     b = {k: v.to(ranks.device, non_blocking=True) for k,v in batch.items()}
     ids = batch_ids(batch, window.n_summaries)
     raw = getattr(model, 'module', model)
-    plan = make_plan(getattr(raw, '_orig_mod', raw).rule, ids, device=ranks.device).to(ranks.device)
+    plan = getattr(raw, '_orig_mod', raw).plan(ids, device=ranks.device).to(ranks.device)
     half = torch.autocast('cuda', torch.bfloat16) if ranks.device.type=='cuda' else nullcontext()
     with half: logits = model(b['tokens'], ids.to(ranks.device), plan)
     return loss_sum(logits, b['labels'])
@@ -314,12 +314,12 @@ class Stop:
     def __exit__(self, *_):
         for s,f in self.old.items(): signal.signal(s, f)
 
-# %% ../nbs/12_train.ipynb #86eaa533
+# %% ../nbs/12_train.ipynb #3bcf60a9
 def _set_up(a, ranks):
     "Everything a run needs, from its arguments"
     corpus,val = Corpus(a.data, 'train'),Corpus(a.data, 'val')
     window = Window(a.max_seq_len)
-    cfg = config(a.model_size, vocab_size=len(corpus.hid), mask=a.mask, dropout=a.dropout, checkpointing=a.checkpointing)
+    cfg = config(a.model_size, vocab_size=len(corpus.hid), mask=a.mask, two_pass=a.two_pass, dropout=a.dropout, checkpointing=a.checkpointing)
     torch.manual_seed(a.seed)
     model = MeloFormer(cfg).to(ranks.device)
     packs = Packs(corpus, window, a.seed, a.transpose)
@@ -428,7 +428,7 @@ def _save(a, run, raw, r, optimizer, ranks, log, state):
         _prune(run, a.keep)
     if ranks.world>1: dist.barrier()
 
-# %% ../nbs/12_train.ipynb #c5a95280
+# %% ../nbs/12_train.ipynb #b31654cf
 @call_parse
 def train(
     data: str = None,  # Folder made by meloformer prepare
@@ -441,7 +441,8 @@ def train(
     epochs: int = 3,       # Passes over the data
     steps: int = 0,        # Steps instead of epochs
     lr: float = 0.,        # Peak learning rate (0: that of the size)
-    mask: str = 'meloformer', # Which tokens read which: a preset of meloformer.masks
+    mask: str = 'meloformer', # Which tokens read which: a preset of meloformer.masks; edges to cut follow, as in meloformer-SS
+    two_pass: bool = False, # Do tokens read the summaries of the same layer, as in Museformer?
     transpose: int = 5,    # Move each piece by up to this many semitones
     dropout: float = 0.,   # Share of activations dropped
     checkpointing: bool = False, # Recompute activations: less memory, a third more work

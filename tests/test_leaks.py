@@ -2,7 +2,6 @@
 import numpy as np
 import pytest
 import torch
-from meloformer.attention import make_plan
 from meloformer.corpus import Corpus
 from meloformer.masks import PRESETS
 from meloformer.model import Config, MeloFormer, batch_ids, loss_sum, shake
@@ -18,7 +17,7 @@ def model(mask='meloformer'): return shake(MeloFormer(Config(width=64, layers=3,
 @torch.no_grad()
 def logits(m, batch, backend='gather'):
     ids = batch_ids(batch, WINDOW.n_summaries)
-    return m(batch['tokens'], ids, make_plan(m.rule, ids, backend))
+    return m(batch['tokens'], ids, m.plan(ids, backend))
 
 @pytest.mark.parametrize('mask', PRESETS)
 @pytest.mark.parametrize('backend', ['gather', 'dense'])
