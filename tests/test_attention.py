@@ -1,10 +1,13 @@
 "Masks and attention over whatever a pack may hold: every rule, back end, packing and order of bars, in float64"
+import warnings
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from meloformer.attention import DensePlan, FlexPlan, GatherPlan, attend, plan_passes
-from meloformer.masks import NO_PROGRAM, PRESETS, make_ids, occupancy, preset, two_passes
+from torch._dynamo.testing import CompileCounter
+from torch.nn.attention.flex_attention import create_mask
+from meloformer.attention import DensePlan, FlexPlan, GatherPlan, TwoPassPlan, attend, plan_passes
+from meloformer.masks import NO_PROGRAM, PRESETS, make_ids, occupancy, preset, toy_ids, two_passes
 from meloformer.model import Config, MeloFormer, shake
 
 RULES = [*PRESETS, 'meloformer-SS', 'meloformer-RS-SR', 'meloformer-RR', 'museformer-SS']
@@ -111,9 +114,24 @@ def test_packed_is_alone(pack, name, two_pass):
 @pytest.mark.parametrize('name', RULES)
 def test_flex_asks_the_same_rule(name):
     "What goes into the CUDA kernel, asked of every pair on the CPU"
-    from torch.nn.attention.flex_attention import create_mask
-    from meloformer.masks import toy_ids
     ids,rule = toy_ids(n_tokens=192, n_summaries=64, documents=3, bar_tokens=7, padding=20, batch=2),preset(name)
     B,N = ids.shape
     assert torch.equal(create_mask(rule.mask_mod(ids), B, 1, N, N, device='cpu')[:, 0], rule.dense(ids))
     assert torch.equal(FlexPlan(rule, ids).bind(rule).to_dense()[:, 0].bool(), occupancy(rule, ids)[0])
+
+@pytest.mark.parametrize('name, two_pass', [('meloformer', False), ('meloformer-SS', True), ('museformer', True)])
+def test_one_graph_serves_all_batches(name, two_pass):
+    "The whole model with FlexAttention is one graph, whatever the pieces and bars; a counter stands in for the compiler of the GPU"
+    torch._dynamo.reset()
+    m,counter = small(name, two_pass).float(),CompileCounter()
+    compiled = torch.compile(m, backend=counter, dynamic=False, fullgraph=True)
+    for seed in range(3):
+        ids = toy_ids(n_tokens=224, n_summaries=32, documents=1+seed, bar_tokens=12+seed, padding=10*seed, seed=seed)
+        tokens,plans = torch.randint(0, 64, (1, 224)),[FlexPlan(r, ids) for r in m.rules]
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='flex_attention called without torch.compile')
+            got = compiled(tokens, ids, TwoPassPlan(*plans, 32) if two_pass else plans[0])
+            ref = m(tokens, ids, m.plan(ids, 'dense'))
+        torch.testing.assert_close(got[ids.document[:, 32:]>=0], ref[ids.document[:, 32:]>=0], rtol=0, atol=1e-4)
+    assert counter.frame_count==1
+    torch._dynamo.reset()
