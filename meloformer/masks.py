@@ -442,15 +442,16 @@ def occupancy(
     found = [_occupancy(rule, ids[b], block) for b in range(B)]
     return tuple(torch.stack(x) for x in zip(*found))
 
-# %% ../nbs/08_masks.ipynb #0ec935bd
+# %% ../nbs/08_masks.ipynb #44f5cf94
 def _occupancy(rule, ids, block):
     runs,n = make_runs(rule, ids, block),len(ids.document)//block
-    lies = torch.nn.functional.one_hot(runs.start//block, n).float() # (R, n)
-    may,free = lies.new_zeros(2, n, len(lies))
+    lies = runs.start//block # the block of each run
+    may,free = torch.zeros(2, n, len(lies), device=ids.device)
     for s,m,must in run_bounds(rule, runs):
-        may += lies[s].T @ m.float()
-        free += lies[s].T @ (~must).float()
-    return may @ lies > 0, free @ lies == 0
+        may.index_add_(0, lies[s], m.float())
+        free.index_add_(0, lies[s], (~must).float())
+    count = lambda x: x.new_zeros(n, n).index_add_(1, lies, x)
+    return count(may) > 0, count(free) == 0
 
 # %% ../nbs/08_masks.ipynb #90242845
 def block_lists(
