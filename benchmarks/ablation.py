@@ -19,7 +19,7 @@ from meloformer.cost import flops
 from meloformer.masks import PRESETS, RR, RS, SR, SS, bars_back, causal, near_bars, same_bar, same_document, same_instrument
 from meloformer.model import HEAD, Config, MeloFormer, batch_ids
 from meloformer.packing import Packs, Window, reader, stack
-from meloformer.train import Ranks, lr_at, make_optimizer, train_step, validate
+from meloformer.train import Ranks, batcher, lr_at, make_optimizer, train_step, validate
 
 law,summaries = causal & same_document,RS | SR & same_bar | SS
 RULES = dict(
@@ -53,10 +53,10 @@ def train(corpus, max_seq_len, budget, lr, seed, mask='meloformer', two_pass=Fal
     packs,val = Packs(Corpus(corpus), window, seed),Packs(Corpus(corpus, 'val'), window, shuffle=False)
     each = mean(flops(cfg, batch_ids(stack([packs[i]]), window.n_summaries), 'flex').total for i in range(8))
     steps,optimizer = round(budget/each),make_optimizer(model, 0.)
-    batches,start,tokens = reader(packs, 0, 1),time.perf_counter(),0
+    batches,start,tokens = reader(packs, 0, 1, make=batcher(model, window)),time.perf_counter(),0
     for i in tqdm(range(steps), desc=mask, disable=None):
         for g in optimizer.param_groups: g['lr'] = lr_at(i, steps, lr)
-        tokens += train_step(model, optimizer, [next(batches)], window, ranks)[1]
+        tokens += train_step(model, optimizer, [next(batches)], ranks)[1]
     took = time.perf_counter()-start
     bits = validate(model, val, ranks)['bits']
     meloformer.model.rotary = own

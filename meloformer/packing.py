@@ -197,7 +197,7 @@ def transposed(
     res[chord] = hid.base['Chord']+1+(root+semitones)%12*len(QUALITIES)+quality
     return res
 
-# %% ../nbs/07_packing.ipynb #e84da266
+# %% ../nbs/07_packing.ipynb #91f43fc9
 class Order:
     "Batches of global positions from `start`: rank `rank` of `world` takes every `world`-th"
     def __init__(self, start, batch_size, rank=0, world=1, stop=None):
@@ -217,9 +217,9 @@ def stack(
     "Samples as one batch"
     return {k: torch.from_numpy(np.stack([o[k] for o in samples])) for k in samples[0]}
 
-def reader(packs, cursor, batch_size, workers=0, rank=0, world=1, stop=None):
+def reader(packs, cursor, batch_size, workers=0, rank=0, world=1, stop=None, make=stack): # `make`: what becomes of the samples of a batch
     "Batches from `cursor` on; the cursor is the trainer's, so what workers read ahead is never lost"
-    return iter(DataLoader(packs, batch_sampler=Order(cursor, batch_size, rank, world, stop), num_workers=workers, collate_fn=stack,
+    return iter(DataLoader(packs, batch_sampler=Order(cursor, batch_size, rank, world, stop), num_workers=workers, collate_fn=make,
         worker_init_fn=_quiet, prefetch_factor=2 if workers else None, multiprocessing_context='fork' if workers else None))
 
 # %% ../nbs/07_packing.ipynb #f9e07cf3

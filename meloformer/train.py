@@ -4,21 +4,23 @@
 
 # %% auto #0
 __all__ = ['LEARNING_RATES', 'Phase', 'seed_phases', 'windows_at', 'steps_for', 'fit_phases', 'lr_at', 'make_optimizer', 'Ranks',
-           'micro_loss', 'train_step', 'validate', 'baselines', 'save_checkpoint', 'checkpoints', 'find_checkpoint',
-           'Log', 'Stop', 'run_training', 'train']
+           'Batch', 'batcher', 'micro_loss', 'train_step', 'validate', 'baselines', 'save_checkpoint', 'checkpoints',
+           'find_checkpoint', 'Log', 'Stop', 'run_training', 'train']
 
-# %% ../nbs/12_train.ipynb #09ef1b00
+# %% ../nbs/12_train.ipynb #e6e210c5
 import json, math, os, resource, shutil, signal, sys, time
 from pickle import UnpicklingError
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 from fastcore.basics import patch
 from fastcore.script import call_parse
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from safetensors import SafetensorError
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
@@ -120,25 +122,44 @@ class Ranks:
         if self.world>1: dist.all_reduce(t)
         return t.tolist()
 
-# %% ../nbs/12_train.ipynb #014c0202
-def micro_loss(model, batch, window, ranks):
-    "Summed loss of one micro-batch, in nats"
-    b = {k: v.to(ranks.device, non_blocking=True) for k,v in batch.items()}
-    ids = batch_ids(batch, window.n_summaries)
-    raw = getattr(model, 'module', model)
-    plan = getattr(raw, '_orig_mod', raw).plan(ids, device=ranks.device).to(ranks.device)
-    half = torch.autocast('cuda', torch.bfloat16) if ranks.device.type=='cuda' else nullcontext()
-    with half: logits = model(b['tokens'], ids.to(ranks.device), plan)
-    return loss_sum(logits, b['labels'])
+# %% ../nbs/12_train.ipynb #92f2bb2b
+class Batch(NamedTuple):
+    "What one forward and backward pass needs"
+    tokens: Tensor # Token numbers, shape (B, T)
+    labels: Tensor # Successors, shape (B, T), `IGNORE` where there is nothing to tell
+    ids: Ids       # Of shape (B, S+T)
+    plan: Plan     # What `model.plan(ids)` gives
+    def to(self, device): return Batch(*(o.to(device, non_blocking=True) for o in self))
 
-def train_step(model, optimizer, batches, window, ranks, clip=1.):
+def batcher(
+    model: MeloFormer,
+    window: Window,
+    device = 'cpu' # Where attention will run
+): # Function from samples to a `Batch`; the batch stays in main memory
+    "How to make batches for a model"
+    rules = model.rules
+    def make(samples):
+        x = stack(samples)
+        ids = batch_ids(x, window.n_summaries)
+        return Batch(x['tokens'], x['labels'], ids, plan_passes(rules, ids, device=device))
+    return make
+
+# %% ../nbs/12_train.ipynb #565812d7
+def micro_loss(model, batch, ranks):
+    "Summed loss of one micro-batch, in nats"
+    b = batch.to(ranks.device)
+    half = torch.autocast('cuda', torch.bfloat16) if ranks.device.type=='cuda' else nullcontext()
+    with half: logits = model(b.tokens, b.ids, b.plan)
+    return loss_sum(logits, b.labels)
+
+def train_step(model, optimizer, batches, ranks, clip=1.):
     "One optimizer step over micro-batches; (nats a token, tokens, gradient norm), and whether it was finite and taken"
-    tokens, = ranks.total(sum(int((b['labels']!=IGNORE).sum()) for b in batches))
+    tokens, = ranks.total(sum(int((b.labels!=IGNORE).sum()) for b in batches))
     total = 0.
     for i,b in enumerate(batches):
         hold = model.no_sync() if ranks.world>1 and i<len(batches)-1 else nullcontext()
         with hold:
-            loss = micro_loss(model, b, window, ranks)
+            loss = micro_loss(model, b, ranks)
             (loss/tokens*ranks.world).backward()
         total += loss.detach()
     loss = ranks.total(float(total))[0]/tokens
@@ -148,7 +169,7 @@ def train_step(model, optimizer, batches, window, ranks, clip=1.):
     optimizer.zero_grad(set_to_none=True)
     return loss,int(tokens),norm,finite
 
-# %% ../nbs/12_train.ipynb #9fa1af0f
+# %% ../nbs/12_train.ipynb #80242441
 @torch.no_grad()
 def validate(
     model,
@@ -157,12 +178,13 @@ def validate(
     limit: int = None # At most so many windows
 ) -> dict: # `nats` a token, `bits` a note, `tokens`, `notes`
     "Loss on the validation split"
+    model = getattr(model, 'module', model) # no gradients to average
     model.eval()
     kind,stop = torch.from_numpy(packs.corpus.hid.kind),min(len(packs), limit or len(packs))
     loss = tokens = notes = 0
-    for b in reader(packs, 0, 1, rank=ranks.rank, world=ranks.world, stop=stop):
-        loss += float(micro_loss(getattr(model, 'module', model), b, packs.window, ranks))
-        labels = b['labels'][b['labels']!=IGNORE]
+    for b in reader(packs, 0, 1, rank=ranks.rank, world=ranks.world, stop=stop, make=batcher(model, packs.window, ranks.device)):
+        loss += float(micro_loss(model, b, ranks))
+        labels = b.labels[b.labels!=IGNORE]
         tokens += len(labels)
         notes += int((kind[labels]==PITCH).sum())
     model.train()
@@ -356,7 +378,7 @@ class _Meter:
     start: float = 0.
     def reset(self): self.tokens,self.steps,self.start = 0,0,time.perf_counter()
 
-# %% ../nbs/12_train.ipynb #1c12df48
+# %% ../nbs/12_train.ipynb #d79fbe53
 def run_training(a, ranks):
     "Train as the arguments `a` say; the state it ended in"
     r,run = _set_up(a, ranks),Path(a.out)
@@ -370,15 +392,15 @@ def run_training(a, ranks):
     base = baselines(r.corpus, r.val, a.val_windows) if r.val and ranks.first else {}
     if base: log.say('counting words on the validation split: ' + ', '.join(f'{k} {v:.2f} bits a note' for k,v in base.items()))
     if state['step'] >= r.steps: log.say(f'the run has its {r.steps} steps; give more --epochs or --steps to train on')
-    model = _wrap(raw, ranks)
+    model,make = _wrap(raw, ranks),batcher(raw, r.window, ranks.device)
     meter.reset()
     with Stop() as stop:
         while state['step'] < r.steps:
             now = next(p for p in r.phases if p.until is None or state['step'] < p.until)
-            if now is not phase: phase,batches = now,reader(r.packs, state['cursor'], now.batch_size, now.workers, ranks.rank, ranks.world)
+            if now is not phase: phase,batches = now,reader(r.packs, state['cursor'], now.batch_size, now.workers, ranks.rank, ranks.world, make=make)
             for g in optimizer.param_groups: g['lr'] = lr_at(state['step'], r.steps, a.lr or LEARNING_RATES[a.model_size])
             torch.manual_seed(hash((a.seed, state['step'], ranks.rank)))
-            loss,tokens,norm,finite = train_step(model, optimizer, [next(batches) for _ in range(a.gradient_accumulation_steps)], r.window, ranks)
+            loss,tokens,norm,finite = train_step(model, optimizer, [next(batches) for _ in range(a.gradient_accumulation_steps)], ranks)
             bad = 0 if finite else bad+1
             if bad == 10: raise ValueError(f"the loss is not finite for 10 steps, at step {state['step']}; resume with a smaller --lr")
             state['step'] += 1

@@ -8,9 +8,9 @@ from meloformer.corpus import Corpus
 from meloformer.generate import Ask, compose
 from meloformer.hid import HID
 from meloformer.model import Config, MeloFormer
-from meloformer.packing import Packs, Window, bar_starts, reader, stack, assemble
+from meloformer.packing import Packs, Window, assemble, bar_starts, reader
 from meloformer.score import NOTE, Score, Track
-from meloformer.train import Ranks, checkpoints, find_checkpoint, lr_at, make_optimizer, train_step
+from meloformer.train import Ranks, batcher, checkpoints, find_checkpoint, lr_at, make_optimizer, train_step
 
 ARGS = '--model_size tiny --max_seq_len 256 --batch_size 2 --gradient_accumulation_steps 2 --steps 16 --save_every 6 --val_every 8 --val_windows 2 --log_every 1 --num_workers 1'.split()
 
@@ -74,14 +74,14 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from meloformer.corpus import Corpus
 from meloformer.model import Config, MeloFormer
 from meloformer.packing import Packs, Window, reader
-from meloformer.train import Ranks, make_optimizer, train_step
+from meloformer.train import Ranks, batcher, make_optimizer, train_step
 torch.set_num_threads(1); torch.set_default_dtype(torch.float64); torch.manual_seed(0)
 ranks,window = Ranks('cpu'),Window(256)
 packs = Packs(Corpus(sys.argv[1]), window)
 raw = MeloFormer(Config(width=64, layers=2, heads=1, kv_heads=1))
 model,opt,losses = DDP(raw) if ranks.world>1 else raw,make_optimizer(raw, 1e-2),[]
-batches = reader(packs, 0, 4//ranks.world, rank=ranks.rank, world=ranks.world)
-for _ in range(6): losses.append(train_step(model, opt, [next(batches) for _ in range(2)], window, ranks)[0])
+batches = reader(packs, 0, 4//ranks.world, rank=ranks.rank, world=ranks.world, make=batcher(raw, window))
+for _ in range(6): losses.append(train_step(model, opt, [next(batches) for _ in range(2)], ranks)[0])
 if ranks.first: print(json.dumps(losses))
 if ranks.world>1: dist.destroy_process_group()
 '''
@@ -123,7 +123,7 @@ def test_accumulation_is_a_bigger_batch(corpus_folder):
     for groups in ([[0,1,2,3]], [[0],[1],[2],[3]], [[0,1],[2,3]]):
         torch.manual_seed(0)
         m = MeloFormer(Config(width=64, layers=1, heads=1, kv_heads=1)).double()
-        res.append(train_step(m, make_optimizer(m, 1e-3), [stack([samples[i] for i in g]) for g in groups], w, ranks)[:3])
+        res.append(train_step(m, make_optimizer(m, 1e-3), [batcher(m, w)([samples[i] for i in g]) for g in groups], ranks)[:3])
     for r in res[1:]: np.testing.assert_allclose(r, res[0], rtol=1e-10)
 
 def song(bars=24):
@@ -140,13 +140,13 @@ def test_overfits_one_song_and_plays_it_back():
     "To below 0.1 nats a token; then, from its first bar, note for note"
     hid,window = HID(),Window(1280)
     tokens = hid.encode(song())
-    batch = stack([assemble(hid, [tokens.astype(np.int64)], window)])
     torch.manual_seed(0)
     model = MeloFormer(Config(width=128, layers=3, heads=2, kv_heads=1))
+    batch = batcher(model, window)([assemble(hid, [tokens.astype(np.int64)], window)])
     opt,ranks = make_optimizer(model, 0.),Ranks('cpu')
     for i in range(150):
         for g in opt.param_groups: g['lr'] = lr_at(i, 150, 4e-3, warmup=10)
-        loss,*_ = train_step(model, opt, [batch], window, ranks)
+        loss,*_ = train_step(model, opt, [batch], ranks)
     assert loss < .1
     model.eval()
     start = tokens[:bar_starts(hid, tokens)[1]]
