@@ -6,7 +6,7 @@
 __all__ = ['SUMMARY', 'NO_PROGRAM', 'FIELDS', 'causal', 'earlier', 'same_document', 'same_bar', 'same_slot', 'same_instrument',
            'SS', 'SR', 'RS', 'RR', 'DISTANCES', 'meloformer_rule', 'museformer_rule', 'first_meloformer_rule',
            'sliding_rule', 'dense_rule', 'PRESETS', 'Ids', 'make_ids', 'toy_ids', 'View', 'Rule', 'near_bars',
-           'bars_back', 'kinds_see', 'preset', 'two_passes', 'Runs', 'make_runs', 'run_bounds', 'occupancy',
+           'bars_back', 'kinds_see', 'preset', 'two_passes', 'reach', 'Runs', 'make_runs', 'run_bounds', 'occupancy',
            'block_lists']
 
 # %% ../nbs/08_masks.ipynb #4c653445
@@ -365,6 +365,19 @@ def two_passes(
 ) -> tuple: # what summaries read, and what tokens read
     "A rule in two: one for each kind of query"
     return rule & (SS | SR), rule & (RS | RR)
+
+# %% ../nbs/08_masks.ipynb #d675254b
+def reach(
+    rule: Rule,
+    most: int=512 # bars to try
+) -> int|None: # bars; None if it goes on without end
+    "The largest distance in bars at which a token may read a token, going forward in a piece"
+    n,axis = most+1,lambda *x: torch.cartesian_prod(*(torch.arange(o, device='cpu') for o in x)).int().T
+    def tokens(bar, program, kind, position): return Ids(torch.zeros_like(bar), bar, 2*bar, program, kind, bar*0, position, bar)
+    queries,keys = tokens(*axis(n, 2, SUMMARY, 2)),tokens(*axis(1, 1, SUMMARY, 1))
+    read = queries.bar[rule.between(queries, keys).any(1)]
+    far = int(read.max()) if len(read) else 0
+    return None if far == most else far
 
 # %% ../nbs/08_masks.ipynb #248a0c58
 class Runs(NamedTuple):

@@ -139,13 +139,14 @@ class Block(nn.Module):
         x = x_BND + self.dropout(self.attention(self.norm1(x_BND), cos, sin, plan, keep))
         return x + self.feed_forward(x)
 
-# %% ../nbs/10_model.ipynb #2a394fae
+# %% ../nbs/10_model.ipynb #999afb91
 class MeloFormer(nn.Module):
     "Causal transformer over bars: summaries and tokens in one sequence"
     def __init__(self, cfg:Config):
         super().__init__()
         self.cfg,self.rule = cfg,preset(cfg.mask)
         self.rules = two_passes(self.rule) if cfg.two_pass else (self.rule,)
+        self.reach = reach(self.rule)
         self.embed = nn.Embedding(cfg.vocab_size, cfg.width)
         self.embed_program = nn.Embedding(NO_PROGRAM+1, cfg.width)
         self.summary = nn.Parameter(torch.zeros(cfg.width))
@@ -244,7 +245,7 @@ def leaks(
     after = (torch.arange(len(d))>=at) & (doc==doc[at])
     return float(d[~after].max()),float(d[after][1:].max())
 
-# %% ../nbs/10_model.ipynb #29cb5e81
+# %% ../nbs/10_model.ipynb #11e5f50d
 class Cache:
     "Keys and values of one piece so far, and the ids of each entry"
     def __init__(self, model:MeloFormer, room=1024):
@@ -266,6 +267,14 @@ class Cache:
         self.ids = F.pad(self.ids, (0, more))
 
     def view(self, i=slice(None)): return Ids(*self.ids[:, :self.n][:, i], 0)
+
+    def keep(self, which):
+        "Forget all entries but `which`, indices in order"
+        n = len(which)
+        if n == self.n: return
+        for o in (self.k, self.v): o[..., :n, :] = o[..., which, :]
+        self.ids[:, :n] = self.ids[:, which]
+        self.n = n
 
 # %% ../nbs/10_model.ipynb #a8a2c505
 @patch
@@ -290,7 +299,7 @@ def _advance(self:MeloFormer, cache, x_D, row):
         x = x + b.feed_forward(x)
     return x
 
-# %% ../nbs/10_model.ipynb #ff9d0555
+# %% ../nbs/10_model.ipynb #9cb8ecd1
 @patch
 @torch.no_grad()
 def step(self:MeloFormer,
@@ -312,8 +321,19 @@ def close_bar(self:MeloFormer, cache:Cache):
     x = self.summary+torch.stack(cache.bar_tokens).mean(0)
     self._advance(cache, x, torch.tensor([int(new[f]) for f in FIELDS], dtype=torch.int32, device=x.device))
     cache.bar_tokens,cache.bars = [],cache.bars+1
+    self.forget(cache, last.bar+1)
 
-# %% ../nbs/10_model.ipynb #41eeb36a
+@patch
+def forget(self:MeloFormer,
+    cache: Cache,
+    bar: int # The next that is written; those after it count on
+):
+    "Drop the tokens of bars that no later bar reads, and leave their summaries"
+    if self.reach is None: return
+    ids = cache.view()
+    cache.keep(((ids.kind == SUMMARY) | (ids.bar >= bar-self.reach)).nonzero()[:, 0])
+
+# %% ../nbs/10_model.ipynb #36f607e8
 @patch
 @torch.no_grad()
 def prefill(self:MeloFormer,
@@ -334,6 +354,7 @@ def prefill(self:MeloFormer,
     for l,b in enumerate(self.blocks):
         def keep(i, k, v): cache.put(i, l, k[:, :, held], v[:, :, held], slice(None))
         x = b(x, cos, sin, plan, keep)
+    self.forget(cache, ids.bar[0, -1])
     return self.logits(x[:, -1:])[0, 0]
 
 # %% ../nbs/10_model.ipynb #20e8fd43
