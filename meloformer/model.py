@@ -245,56 +245,74 @@ def leaks(
     after = (torch.arange(len(d))>=at) & (doc==doc[at])
     return float(d[~after].max()),float(d[after][1:].max())
 
-# %% ../nbs/10_model.ipynb #11e5f50d
+# %% ../nbs/10_model.ipynb #249a6b31
 class Cache:
     "Keys and values of one piece so far, and the ids of each entry"
     def __init__(self, model:MeloFormer, room=1024):
-        c = model.cfg
+        c,w = model.cfg,model.embed.weight
         self.n,self.bar_tokens,self.bars = 0,[],0 # entries; embeddings of the open bar; bars closed
-        w = model.embed.weight
-        self.k,self.v = (w.new_zeros(1+c.two_pass, c.layers, c.kv_heads, room, HEAD) for _ in range(2)) # by pass
+        self.kv = w.new_zeros(2, 1+c.two_pass, c.layers, c.kv_heads, room, HEAD) # keys and values, by pass
         self.ids = torch.zeros(len(FIELDS), room, dtype=torch.int32, device=w.device)
+        self.near,self.read,self.pass_ = self.kv[:, 0].clone(),torch.arange(0, device=w.device),0 # those that are read, side by side; which they are, of which pass
 
-    def put(self, passes, layer, k, v, at=slice(-1, None)):
+    def view(self, i=slice(None)): return Ids(*self.ids[:, :self.n][:, i], 0)
+    def put(self, passes, layer, kv, at=slice(-1, None)):
         "Keys and values of entries `at`, for one pass or a slice of passes"
-        self.k[passes, layer, :, :self.n][..., at, :],self.v[passes, layer, :, :self.n][..., at, :] = k[0],v[0]
+        for to,o in zip(self.kv[:, passes, layer, :, :self.n], kv): to[..., at, :] = o[0]
+
+    def add(self, row):
+        "One more entry"
+        if self.n == self.ids.shape[1]: self.grow(self.n+1)
+        self.ids[:, self.n] = row
+        self.n += 1
 
     def grow(self, most):
         "Make room for `most` entries"
-        if most <= self.ids.shape[1]: return
         more = max(most, 2*self.ids.shape[1])-self.ids.shape[1]
-        self.k,self.v = (F.pad(o, (0,0,0,more)) for o in (self.k, self.v))
-        self.ids = F.pad(self.ids, (0, more))
-
-    def view(self, i=slice(None)): return Ids(*self.ids[:, :self.n][:, i], 0)
+        self.kv,self.near,self.ids = F.pad(self.kv, (0,0,0,more)),F.pad(self.near, (0,0,0,more)),F.pad(self.ids, (0, more))
 
     def keep(self, which):
         "Forget all entries but `which`, indices in order"
-        n = len(which)
-        if n == self.n: return
-        for o in (self.k, self.v): o[..., :n, :] = o[..., which, :]
-        self.ids[:, :n] = self.ids[:, which]
-        self.n = n
+        if len(which) == self.n: return
+        self.n = len(which)
+        self.kv[..., :self.n, :],self.ids[:, :self.n] = self.kv[..., which, :],self.ids[:, which]
+        self.read = which[:0]
 
-# %% ../nbs/10_model.ipynb #a8a2c505
+# %% ../nbs/10_model.ipynb #884046ad
+@patch
+def fetch(self:Cache,
+    read: Tensor, # Indices of the entries that the newest reads, ascending
+    pass_: int    # Out of which pass
+):
+    "Lay what is read side by side, all but the newest entry"
+    self.own = len(read)>0 and int(read[-1])==self.n-1 # does the newest read itself?
+    old = read[:len(read)-self.own]
+    if pass_!=self.pass_ or not torch.equal(old, self.read): self.near[..., :len(old), :] = self.kv[:, pass_][..., old, :]
+    self.read,self.pass_ = read,pass_
+
+@patch
+def nearby(self:Cache, layer, kv):
+    "Keys and values that are read in a layer, of shape (1, kv_heads, K, HEAD), when those of the newest entry are `kv`"
+    near = self.near[:, layer, :, :len(self.read)]
+    if self.own: near[:, :, -1] = torch.cat(kv)[:, :, 0]
+    return near[:, None]
+
+# %% ../nbs/10_model.ipynb #8600295b
 @patch
 def _advance(self:MeloFormer, cache, x_D, row):
     "One new position through all layers: its output, shape (1, 1, D)"
-    cache.grow(cache.n+1)
-    cache.ids[:, cache.n] = row
-    cache.n += 1
+    cache.add(row)
     me = cache.view(slice(-1, None))
     summary = bool(me.kind == SUMMARY)
-    read = self.rule.between(me, cache.view())[0].nonzero()[:, 0]
+    cache.fetch(self.rule.between(me, cache.view())[0].nonzero()[:, 0], 0 if summary else -1)
     x = x_D.view(1, 1, -1)
     cos,sin = rotary(Ids(*(getattr(me, f)[None] for f in FIELDS), 0))
     for l,b in enumerate(self.blocks):
         h = b.norm1(x)
-        q,k,v = b.attention.project(h, cos, sin)
-        cache.put(slice(None), l, k, v)
-        k,v = (o[0 if summary else -1, l, None].index_select(2, read) for o in (cache.k, cache.v))
-        y = b.attention.join(F.scaled_dot_product_attention(q, k, v, enable_gqa=True))
-        if summary and self.cfg.two_pass: cache.put(1, l, *b.attention.project_again(h+y, cos, sin))
+        q,*kv = b.attention.project(h, cos, sin)
+        cache.put(slice(None), l, kv)
+        y = b.attention.join(F.scaled_dot_product_attention(q, *cache.nearby(l, kv), enable_gqa=True))
+        if summary and self.cfg.two_pass: cache.put(1, l, b.attention.project_again(h+y, cos, sin))
         x = x + y
         x = x + b.feed_forward(x)
     return x
@@ -333,7 +351,7 @@ def forget(self:MeloFormer,
     ids = cache.view()
     cache.keep(((ids.kind == SUMMARY) | (ids.bar >= bar-self.reach)).nonzero()[:, 0])
 
-# %% ../nbs/10_model.ipynb #36f607e8
+# %% ../nbs/10_model.ipynb #5992cb1c
 @patch
 @torch.no_grad()
 def prefill(self:MeloFormer,
@@ -347,12 +365,12 @@ def prefill(self:MeloFormer,
     x = self.embed_all(tokens_1T, ids)
     cos,sin = rotary(ids)
     plan = self.plan(ids).bind(*self.rules)
-    cache.grow(len(held))
+    if len(held) > cache.ids.shape[1]: cache.grow(len(held))
     cache.n,cache.bars = len(held),at
     cache.ids[:, :cache.n] = torch.stack([getattr(ids, f)[0, held] for f in FIELDS])
     cache.bar_tokens = list(self.tokens_in(tokens_1T, ids.program[:, S:])[0, ids.slot[0, S:]==at])
     for l,b in enumerate(self.blocks):
-        def keep(i, k, v): cache.put(i, l, k[:, :, held], v[:, :, held], slice(None))
+        def keep(i, k, v): cache.put(i, l, (k[:, :, held], v[:, :, held]), slice(None))
         x = b(x, cos, sin, plan, keep)
     self.forget(cache, ids.bar[0, -1])
     return self.logits(x[:, -1:])[0, 0]
