@@ -1,65 +1,60 @@
-"""Training tokens a second and peak memory, beside the same model with causal attention (PyTorch's own kernel)
+"""Training tokens a second and peak memory, beside the same model with PyTorch's own kernel, causal and with a boolean mask
 
-python benchmarks/train.py CORPUS [--sizes "tiny small"] [--lengths "1024 2048 4096 8192"] [--repeats 5]
+python benchmarks/train.py CORPUS [--rows "tiny:1024 … small:32768"] [--repeats 5]
 
-A step is one window of real packed music: plan, forward, backward, AdamW. Both kinds of attention are timed in turn on the same
-windows; the ratio is the median of the ratios. Peak memory is that of a process of its own for each row."""
+A step is one window of real packed music: batch and plan, forward, backward, AdamW. All kinds of attention are timed in turn on the same
+windows; a ratio is the median of the ratios of the rounds. Peak memory is that of a process of its own. Rows that end in ! run ours
+alone, for one step, with checkpointing: what they tell is memory."""
 import json, resource, subprocess, sys, time
+from dataclasses import replace
 from statistics import median
-import torch.nn.functional as F
 from fastcore.script import call_parse
 from report import report
-from meloformer.attention import make_plan
+from rivals import RIVALS
 from meloformer.corpus import Corpus
-from meloformer.model import MeloFormer, batch_ids, config, loss_sum
-from meloformer.packing import Packs, Window, stack
-from meloformer.train import make_optimizer
+from meloformer.model import MeloFormer, config
+from meloformer.packing import Packs, Window
+from meloformer.train import Ranks, batcher, make_optimizer, train_step
 
-class CausalPlan:
-    "Every position reads all before it, whatever the rule says: the kernel to be compared with, not a model to be trained"
-    def __init__(self, ids): self.shape = ids.shape
-    def bind(self, rule): return self
-    def attend(self, q, k, v): return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1]!=k.shape[1])
-
-def step(model, optimizer, batch, window, causal):
-    ids = batch_ids(batch, window.n_summaries)
-    plan = CausalPlan(ids) if causal else make_plan(model.rule, ids)
-    (loss_sum(model(batch['tokens'], ids, plan), batch['labels'])/window.tokens).backward()
-    optimizer.step()
-    optimizer.zero_grad()
-
-def measure(corpus, size, length, repeats, kinds):
+def measure(corpus, size, length, repeats, kinds, checkpointing):
     "Seconds of each step of each kind, and peak memory in GB"
-    window = Window(length)
-    packs,model = Packs(Corpus(corpus), window),MeloFormer(config(size))
-    optimizer,times = make_optimizer(model, 1e-4),{k: [] for k in kinds}
+    window,ranks = Window(length),Ranks('cpu')
+    packs,model = Packs(Corpus(corpus), window),MeloFormer(replace(config(size), checkpointing=checkpointing))
+    optimizer,times,make = make_optimizer(model, 1e-4),{k: [] for k in kinds},batcher(model, window)
     for i in range(repeats+1):
         for k in kinds:
-            batch,start = stack([packs[i]]),time.perf_counter()
-            step(model, optimizer, batch, window, k=='causal')
-            if i: times[k].append(time.perf_counter()-start)
+            start = time.perf_counter()
+            batch = make([packs[i]])
+            if k!='gather':
+                start = time.perf_counter()
+                batch = batch._replace(plan=RIVALS[k](model.rule, batch.ids))
+            train_step(model, optimizer, [batch], ranks)
+            if i or not repeats: times[k].append(time.perf_counter()-start)
     return dict(times=times, tokens=window.tokens, peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e6)
 
 @call_parse
 def main(
     corpus: str,        # Folder made by meloformer prepare
-    sizes: str = 'tiny small', # Model sizes
-    lengths: str = '1024 2048 4096 8192', # Window lengths
+    rows: str = 'tiny:1024 tiny:2048 tiny:4096 tiny:8192 small:1024 small:2048 small:4096 small:8192 small:16384 small:32768!', # Model sizes and window lengths
     repeats: int = 5,   # Steps that count; medians are reported
     one: str = ''       # For its own use: measure this and print it
 ):
     "Time training steps"
     if one:
-        size,length,kinds = one.split(',')
-        print(json.dumps(measure(corpus, size, int(length), repeats, kinds.split('+'))))
+        size,length,kinds,n,checkpointing = one.split(',')
+        print(json.dumps(measure(corpus, size, int(length), int(n), kinds.split('+'), checkpointing=='1')))
         return
-    def child(*o): return json.loads(subprocess.run([sys.executable, __file__, corpus, '--repeats', str(repeats), '--one', ','.join(o)], capture_output=True, text=True, check=True).stdout)
-    rows = []
-    for size in sizes.split():
-        for length in lengths.split():
-            both,alone = child(size, length, 'gather+causal'),child(size, length, 'gather')
+    def child(*o): return json.loads(subprocess.run([sys.executable, __file__, corpus, '--one', ','.join(map(str, o))], capture_output=True, text=True, check=True).stdout)
+    res = []
+    for row in rows.split():
+        size,length = row.rstrip('!').split(':')
+        if row.endswith('!'):
+            r = child(size, length, 'gather', 0, 1)
+            res.append(dict(size=size, length=int(length), checkpointing=True, tokens_per_second=round(r['tokens']/r['times']['gather'][0]), peak_gb=round(r['peak'], 2)))
+        else:
+            both,alone = child(size, length, '+'.join(['gather',*RIVALS]), repeats, 0),child(size, length, 'gather', 1, 0)
             t = both['times']
-            rows.append(dict(size=size, length=int(length), tokens_per_second=round(both['tokens']/median(t['gather'])), causal_tokens_per_second=round(both['tokens']/median(t['causal'])),
-                             ratio=round(median(c/g for c,g in zip(t['causal'], t['gather'])), 2), peak_gb=round(alone['peak'], 2)))
-            print(rows[-1], flush=True)
-    report('train', command='python benchmarks/train.py CORPUS', repeats=repeats, rows=rows)
+            res.append(dict(size=size, length=int(length), tokens_per_second=round(both['tokens']/median(t['gather'])), **{f'{k}_tokens_per_second': round(both['tokens']/median(t[k])) for k in RIVALS},
+                            **{f'{k}_over_gather': round(median(a/b for a,b in zip(t[k], t['gather'])), 2) for k in RIVALS}, peak_gb=round(alone['peak'], 2)))
+        print(res[-1], flush=True)
+    report('train', command='python benchmarks/train.py CORPUS', repeats=repeats, rows=res)
