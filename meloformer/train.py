@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['LEARNING_RATES', 'Phase', 'seed_phases', 'windows_at', 'steps_for', 'fit_phases', 'lr_at', 'make_optimizer', 'Ranks',
            'Batch', 'batcher', 'micro_loss', 'train_step', 'validate', 'baselines', 'save_checkpoint', 'checkpoints',
-           'find_checkpoint', 'Log', 'Stop', 'run_training', 'train']
+           'find_checkpoint', 'Log', 'Stop', 'compiled_for', 'write_compiled', 'read_compiled', 'run_training', 'train']
 
-# %% ../nbs/12_train.ipynb #e6e210c5
-import json, math, os, resource, shutil, signal, sys, time
+# %% ../nbs/12_train.ipynb #5425425e
+import hashlib, json, math, os, resource, shutil, signal, sys, time
 from pickle import UnpicklingError
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -336,6 +336,45 @@ class Stop:
     def __exit__(self, *_):
         for s,f in self.old.items(): signal.signal(s, f)
 
+# %% ../nbs/12_train.ipynb #b57d9727
+def compiled_for() -> str:
+    "What compiled code depends on: PyTorch, Triton and the card"
+    import triton
+    return f'{torch.__version__}, triton {triton.__version__}, {torch.cuda.get_device_name()}'
+
+def write_compiled(
+    path, # File to write, all of it or nothing
+    made: bytes, # What `torch.compiler.save_cache_artifacts` gave
+    on: str # What it was made for, as from `compiled_for`
+):
+    "Keep what the compiler made"
+    part = Path(path).with_suffix('.part')
+    part.write_bytes(json.dumps(dict(on=on, sha256=hashlib.sha256(made).hexdigest())).encode()+b'\n'+made)
+    os.replace(part, path)
+
+def read_compiled(
+    path, # File that `write_compiled` wrote, or none
+    on: str # What it is wanted for
+) -> tuple: # The bytes, or None; and what to say
+    "What the compiler made in an earlier run"
+    if not Path(path).is_file(): return None,''
+    head,_,made = Path(path).read_bytes().partition(b'\n')
+    try: head = json.loads(head)
+    except ValueError: head = {}
+    if head.get('sha256')!=hashlib.sha256(made).hexdigest(): return None,f'{path}: is damaged, the model is compiled anew'
+    if head['on']!=on: return None,f"{path}: was compiled for {head['on']}; the model is compiled anew"
+    return made,'compiled code of an earlier run is used'
+
+# %% ../nbs/12_train.ipynb #ee65e92c
+def _load_compiled(run, ranks, log):
+    if ranks.device.type!='cuda': return
+    made,said = read_compiled(run/'compiled.bin', compiled_for())
+    if said: log.say(said)
+    if made: torch.compiler.load_cache_artifacts(made)
+
+def _save_compiled(run, ranks):
+    if ranks.device.type=='cuda' and (made := torch.compiler.save_cache_artifacts()): write_compiled(run/'compiled.bin', made[0], compiled_for())
+
 # %% ../nbs/12_train.ipynb #3bcf60a9
 def _set_up(a, ranks):
     "Everything a run needs, from its arguments"
@@ -378,7 +417,7 @@ class _Meter:
     start: float = 0.
     def reset(self): self.tokens,self.steps,self.start = 0,0,time.perf_counter()
 
-# %% ../nbs/12_train.ipynb #d79fbe53
+# %% ../nbs/12_train.ipynb #4077db09
 def run_training(a, ranks):
     "Train as the arguments `a` say; the state it ended in"
     r,run = _set_up(a, ranks),Path(a.out)
@@ -392,6 +431,7 @@ def run_training(a, ranks):
     base = baselines(r.corpus, r.val, a.val_windows) if r.val and ranks.first else {}
     if base: log.say('counting words on the validation split: ' + ', '.join(f'{k} {v:.2f} bits a note' for k,v in base.items()))
     if state['step'] >= r.steps: log.say(f'the run has its {r.steps} steps; give more --epochs or --steps to train on')
+    _load_compiled(run, ranks, log)
     model,make = _wrap(raw, ranks),batcher(raw, r.window, ranks.device)
     meter.reset()
     with Stop() as stop:
@@ -418,7 +458,7 @@ def run_training(a, ranks):
     if stop.asked==signal.SIGINT and state['step']<r.steps: raise KeyboardInterrupt
     return state
 
-# %% ../nbs/12_train.ipynb #9779d78d
+# %% ../nbs/12_train.ipynb #e63dc9d7
 def _report(a, r, ranks, log, meter, state, phase, loss, norm, finite):
     "A line and a row now and then"
     step = state['step']
@@ -448,6 +488,7 @@ def _save(a, run, raw, r, optimizer, ranks, log, state):
             (run/'best.part').write_text(out.name)
             os.replace(run/'best.part', run/'best')
         _prune(run, a.keep)
+        _save_compiled(run, ranks)
     if ranks.world>1: dist.barrier()
 
 # %% ../nbs/12_train.ipynb #b31654cf
