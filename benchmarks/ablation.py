@@ -3,8 +3,9 @@
 python benchmarks/ablation.py CORPUS [--variants "meloformer window8 …"] [--teraflops 33]
 
 Every variant trains from the same seed on the same windows in the same order, one window a step, until its forward and backward
-passes have used up the budget; so a rule that reads less sees more music. FLOPs are those of a GPU that skips empty blocks of 128. Validation is the whole validation split. @1 after a name is another seed. Each result is kept as soon as there
-is one: a run that was stopped goes on."""
+passes have used up the budget; so a rule that reads less sees more music. FLOPs are those of a GPU that skips empty blocks of 128.
+With --steps all see the same music instead. Validation is the whole validation split. @1 after a name is another seed. Each result
+is kept as soon as there is one: a run that was stopped goes on."""
 import json, time
 from pathlib import Path
 from statistics import mean
@@ -27,18 +28,17 @@ RULES = dict(
     own_bar=law & (RR & same_bar | summaries),
     instrument=law & (RR & (same_bar | bars_back(1, 2, 4, 8, 12, 16, 24, 32) | same_instrument) | summaries))
 
-def turned(*coordinates):
+def turned(*coordinates, base=10_000.):
     "Rotary angles over these fields of the ids, each with an equal share of the pairs"
-    def f(ids, base=10_000.):
-        pairs,n = HEAD//2,len(coordinates)
-        share = [pairs//n+(i<pairs%n) for i in range(n)]
-        angle = torch.cat([(ids.order//2 if c=='order' else getattr(ids, c))[..., None]*base**(-torch.arange(m, device=ids.bar.device)/m) for c,m in zip(coordinates, share)], -1)[:, None]
+    def f(ids):
+        turns = torch.arange(HEAD//2).tensor_split(len(coordinates))
+        angle = torch.cat([(ids.order//2 if c=='order' else getattr(ids, c))[..., None]*base**(-torch.arange(len(t))/len(t)) for c,t in zip(coordinates, turns)], -1)[:, None]
         return angle.cos(),angle.sin()
     return f
 
-TURNS = dict(bar_position=('bar','position'), order=('order',), bar_order=('bar','order'), bar_index_position=('bar','index','position'), bar_position_order=('bar','position','order'))
+TURNS = [o.split() for o in ('order', 'bar order', 'bar index', 'bar position', 'bar position order')]
 VARIANTS = {**{k: dict(mask=k) for k in (*PRESETS, *RULES)}, 'museformer two passes': dict(mask='museformer', two_pass=True), 'meloformer two passes': dict(mask='meloformer', two_pass=True),
-            **{f'meloformer-{e}': dict(mask=f'meloformer-{e}') for e in ('SS','RS','RS-SR-SS')}, **{f'rotary {" ".join(v)}': dict(turn=k) for k,v in TURNS.items()}}
+            **{f'meloformer-{e}': dict(mask=f'meloformer-{e}') for e in ('SS','RS','RS-SR-SS')}, **{f'rotary {" ".join(o)}': dict(turn=turned(*o)) for o in TURNS}, 'rotary base 500': dict(turn=turned('bar', 'index', 'position', base=500.))}
 
 def flops(model, ids):
     "Floating-point operations of matrix products, forward and backward, of a window of one sample"
@@ -47,17 +47,17 @@ def flops(model, ids):
     pairs = sum(int(occupancy(r, ids)[0].sum())*128**2 for r in model.rules)
     return 6*(N*layers+(N-ids.n_summaries)*c.vocab_size*c.width)+14*HEAD*c.heads*c.layers*pairs
 
-def train(corpus, max_seq_len, budget, lr, seed, mask='meloformer', two_pass=False, turn=None):
+def train(corpus, max_seq_len, budget, steps, lr, seed, mask='meloformer', two_pass=False, turn=None):
     "Bits a note on validation, and what was spent"
     PRESETS.update({k: v.named(k, f'{k}.') for k,v in RULES.items()})
     own = meloformer.model.rotary
-    if turn: meloformer.model.rotary = turned(*TURNS[turn])
+    if turn: meloformer.model.rotary = turn
     torch.manual_seed(seed)
     cfg = Config(width=128, layers=4, heads=2, kv_heads=2, vocab_size=len(Corpus(corpus).hid), mask=mask, two_pass=two_pass)
     model,window,ranks = MeloFormer(cfg),Window(max_seq_len),Ranks('cpu')
     packs,val = Packs(Corpus(corpus), window, seed),Packs(Corpus(corpus, 'val'), window, shuffle=False)
     each = mean(flops(model, batch_ids(stack([packs[i]]), window.n_summaries)) for i in range(8))
-    steps,optimizer = round(budget/each),make_optimizer(model, 0.)
+    steps,optimizer = steps or round(budget/each),make_optimizer(model, 0.)
     batches,start,tokens = reader(packs, 0, 1, make=batcher(model, window)),time.perf_counter(),0
     for i in tqdm(range(steps), desc=mask, disable=None):
         for g in optimizer.param_groups: g['lr'] = lr_at(i, steps, lr)
@@ -73,15 +73,16 @@ def main(
     variants: str = ','.join(VARIANTS), # Which of them, with commas between; @1 after a name gives another seed
     max_seq_len: int = 4096,  # Places in a window
     teraflops: float = 33.,   # To spend on each
+    steps: int = 0,           # To train each, whatever it costs
     lr: float = 3e-3          # Peak learning rate
 ):
     "Train all variants on the same budget"
-    out,mine = Path(__file__).parent/'results'/'ablation.json',f'{max_seq_len} places, {teraflops:g} teraflops'
+    out,mine = Path(__file__).parent/'results'/'ablation.json',f'{max_seq_len} places, '+(f'{steps} steps' if steps else f'{teraflops:g} teraflops')
     have = lambda: json.loads(out.read_text())['rows'] if out.exists() else {}
     for v in variants.split(','):
         if v in have().get(mine, {}): continue
         name,_,seed = v.partition('@')
-        row = train(corpus, max_seq_len, teraflops*1e12, lr, int(seed or 0), **VARIANTS[name])
+        row = train(corpus, max_seq_len, teraflops*1e12, steps, lr, int(seed or 0), **VARIANTS[name])
         rows = have()
         rows.setdefault(mine, {})[v] = row
         report('ablation', command='python benchmarks/ablation.py CORPUS', rows=rows)

@@ -59,14 +59,14 @@ def config(
     if size not in SIZES: raise ValueError(f'no size is called {size!r}; there are {", ".join(SIZES)}')
     return replace(SIZES[size], **changes)
 
-# %% ../nbs/10_model.ipynb #2651ea1d
+# %% ../nbs/10_model.ipynb #beefcbaa
 def rotary(
     ids: Ids,
     base: float = 10_000.
 ) -> tuple: # cos and sin, float32, each of shape (B, 1, N, HEAD/2)
-    "Angles from the bar and from the token's index in the bar"
-    freq = base**(-torch.arange(HEAD//4, device=ids.bar.device)/(HEAD//4))
-    angle = torch.cat([ids.bar[..., None]*freq, ids.index[..., None]*freq], -1)[:, None]
+    "Angles from the bar, from the token's index in the bar and from its grid position in the bar"
+    turns = torch.arange(HEAD//2, device=ids.bar.device).tensor_split(3)
+    angle = torch.cat([x[..., None]*base**(-torch.arange(len(t), device=x.device)/len(t)) for x,t in zip((ids.bar, ids.index, ids.position), turns)], -1)[:, None]
     return angle.cos(),angle.sin()
 
 def wide(x):
