@@ -6,13 +6,13 @@
 __all__ = ['SUFFIXES', 'PIECE', 'find_midi', 'Limits', 'fingerprint', 'encode_file', 'ShardWriter', 'Corpus', 'build', 'summary',
            'prepare', 'check_file', 'check']
 
-# %% ../nbs/06_corpus.ipynb #06f7b960
+# %% ../nbs/06_corpus.ipynb #db572e6a
 import hashlib, json, os, shutil, signal, stat, sys, time
 from collections import Counter, deque
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import wait
 from threading import current_thread, main_thread
 from pathlib import Path
@@ -167,12 +167,13 @@ class Corpus:
         return self.shards[r['shard']][int(r['offset']):int(r['offset'])+int(r['length'])]
     def __repr__(self): return f'Corpus({len(self)} pieces, {int(self.index["length"].sum()):,} tokens, split={self.split!r})'
 
-# %% ../nbs/06_corpus.ipynb #a97755e2
+# %% ../nbs/06_corpus.ipynb #90ab0eac
 @contextmanager
 def _deaf():
     "Processes that begin here leave Ctrl-C to this one, which hears it afterwards"
     if current_thread() is not main_thread(): return (yield)
     heard = []
+    resource_tracker.ensure_running() # its start would lift the mask
     # the mask is what the new processes inherit; the handler, because any thread of this one may be handed the signal
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     handler = signal.signal(signal.SIGINT, lambda *_: heard.append(1))
