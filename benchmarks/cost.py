@@ -22,7 +22,6 @@ def measure(corpus, size, mask, length, repeats):
     cfg,window,ranks = config(size, mask=mask),Window(length),Ranks('cpu')
     packs,model = Packs(Corpus(corpus), window),MeloFormer(cfg)
     optimizer,make,took,ops,peak = make_optimizer(model, 1e-4),batcher(model, window),[],[],lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e6
-    small = batcher(model, Window(128))
     before = peak()
     for i in range(repeats+1):
         start = time.perf_counter()

@@ -37,7 +37,7 @@ def seconds(f, n=5, warm=2):
     return median(took)
 
 def music(length, batch=1, seed=0): return toy_ids(length*31//32, length//32, documents=1+seed%3, bar_tokens=120, programs=8, batch=batch, seed=seed)
-def off(a, b): return float((a.double()-b.double()).norm()/b.double().norm())
+def off(a, b): return ((a.detach().double()-b.detach().double()).norm()/b.detach().double().norm()).item()
 
 # ------------------------------------------------------------------------------------------------ checks
 
