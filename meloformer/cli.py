@@ -24,7 +24,7 @@ def usage():
     lines = '\n'.join(f'  {k:10} {command(k).__doc__}' for k in COMMANDS)
     return f'meloformer COMMAND …\n\n{lines}\n\nmeloformer COMMAND --help tells its flags.'
 
-# %% ../nbs/16_cli.ipynb #0a90403a
+# %% ../nbs/16_cli.ipynb #a358c2bb
 def _words(e):
     "An error in one line"
     if isinstance(e, OSError): return f'{e.filename or "file"}: {e.strerror or e}' + ('; free some space and run the same command again' if e.errno==28 else '')
@@ -42,8 +42,8 @@ def run(
     except (ValueError, OSError) as e:
         print(f'meloformer {name}: {_words(e)}', file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f'\nmeloformer {name}: stopped; nothing half-written is left', file=sys.stderr)
+    except KeyboardInterrupt as e:
+        print(f'\nmeloformer {name}: stopped; {str(e) or "nothing half-written is left"}', file=sys.stderr)
         return 130
     return 0
 

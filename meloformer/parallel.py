@@ -126,14 +126,14 @@ def _processes(f, paths, workers, lost, seconds):
     finally:
         for w in pool.workers: w.stop()
 
-# %% ../nbs/06_parallel.ipynb #c314a118
+# %% ../nbs/06_parallel.ipynb #a8d0953a
 def _several(f, paths): return [f(p) for p in paths]
 
 def _cluster(f, paths, address, lost, seconds, handful=16):
     "`f` over paths, in order, by the workers of a Dask cluster; they need to see the same files"
     try: from distributed import Client, KilledWorker, TimeoutError
     except ImportError: raise ValueError("--dask needs the package distributed: pip install 'meloformer[dask]'") from None
-    try: client = Client(address, timeout=20)
+    try: client = Client(address, timeout=10)
     except OSError as e: raise ValueError(f'{address}: no Dask scheduler answers there ({str(e).splitlines()[0]})') from None
     def send(some): return some,client.submit(_several, f, some, pure=False)
     def take(some, future):

@@ -11,6 +11,10 @@ sys.path += [str(root/'scripts'), str(root/'tools')]
 for name,n in (('quick', 300), ('slow', 10_000)): settings.register_profile(name, deadline=None, print_blob=True, max_examples=n)
 torch.set_num_threads(1)
 
+def same_folders(a, b):
+    "Do two folders hold the same files, byte for byte?"
+    return {o.name: o.read_bytes() for o in a.iterdir()}=={o.name: o.read_bytes() for o in b.iterdir()}
+
 def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='many more examples; takes half an hour')
 def pytest_configure(config): settings.load_profile('slow' if config.getoption('slow') else 'quick')
 

@@ -2,6 +2,7 @@
 import json, os, random, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
+from conftest import same_folders
 from meloformer.cli import run
 from meloformer.corpus import Limits, encode_file
 from meloformer.hid import HID
@@ -86,7 +87,7 @@ def test_workers_write_the_same_bytes(midi_folder, tmp_path):
     few = tmp_path/'few.txt'
     few.write_text('\n'.join(map(str, sorted(midi_folder.glob('*.mid'))[:20])))
     for n in (0, 2): assert run('prepare', [str(few), str(tmp_path/f'{n}'), '--workers', str(n)]) == 0
-    for f in [*(tmp_path/'0').glob('*.bin'), *(tmp_path/'0').glob('*.npy'), tmp_path/'0/files.jsonl']: assert f.read_bytes() == (tmp_path/'2'/f.name).read_bytes(), f
+    assert same_folders(tmp_path/'0', tmp_path/'2')
 
 def test_wrong_words(fails, corpus_folder, tmp_path, ckpt):
     out = ['--out', tmp_path/'run']
@@ -111,7 +112,7 @@ def test_window_shorter_than_a_bar(midi_folder, tmp_path, fails):
     from meloformer.score import NOTE, Track, columns
     n = 780
     Score(480, columns(NOTE, onset=np.arange(n)*1920//200, duration=40, pitch=40+np.arange(n)*7%40, velocity=1+np.arange(n)*31%120), [Track()]).write(tmp_path/'midi/dense.mid')
-    assert run('prepare', [str(tmp_path/'midi'), str(tmp_path/'data'), '--workers', '0', '--val_share', '0', '--min_seconds', '1', '--min_beats', '4']) == 0
+    assert run('prepare', [str(tmp_path/'midi'), str(tmp_path/'data'), '--workers', '0', '--val_share', '0', '--min_seconds', '1', '--min_beats', '4', '--min_grid', '-1']) == 0
     assert 'shorter than a bar' in fails('train', '--data', tmp_path/'data', '--out', tmp_path/'run', *SMALL)
 
 @pytest.mark.parametrize('name', ['model.safetensors', 'model.json', 'hid.json'])
@@ -159,17 +160,20 @@ def test_another_config(corpus_folder, tmp_path, fails):
     assert 'train.pt' in fails(*go)
 
 def test_disk_full(corpus_folder, midi_folder, tmp_path, ckpt):
-    "Files of this process may not grow beyond a limit: what was there stays, nothing half-written is left"
+    "Files of this process may not grow beyond a limit: what was there stays, and what was done is not done again"
     def limited(size, *args):
         code = f"import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); sys.argv[0]='meloformer'; from meloformer.cli import main; main()"
         return subprocess.run([sys.executable, '-c', code, *map(str, args)], capture_output=True, text=True, timeout=200, env=os.environ|dict(OMP_NUM_THREADS='1'))
     res = limited(20_000, 'prepare', midi_folder, tmp_path/'data', '--workers', 0)
-    assert res.returncode == 1 and res.stderr.strip().splitlines()[-1].startswith('meloformer prepare: '), res.stderr
+    assert res.returncode == 1 and res.stderr.strip().splitlines()[-1].startswith(f'meloformer prepare: {tmp_path/"data.part"}'), res.stderr
+    assert not (tmp_path/'data').exists()
+    for o in ('data', 'whole'): assert run('prepare', [str(midi_folder), str(tmp_path/o), '--workers', '0']) == 0
+    assert same_folders(tmp_path/'data', tmp_path/'whole')
     res = limited(2_000_000, 'train', '--data', corpus_folder, '--out', tmp_path/'run', *SMALL)
     assert res.returncode == 1 and 'free some space' in res.stderr.splitlines()[-1], res.stderr
     res = limited(20, 'generate', ckpt, '--out', tmp_path/'p.mid', '--bars', 2)
     assert res.returncode == 1 and res.stderr.strip().splitlines()[-1].startswith('meloformer generate: '), res.stderr
-    assert not [str(o) for o in tmp_path.rglob('*') if o.suffix=='.part' or o.stem=='p'] and not (tmp_path/'data').exists()
+    assert not [str(o) for o in tmp_path.rglob('*') if o.suffix=='.part' or o.stem=='p']
 
 def hears(): signal.signal(signal.SIGINT, signal.SIG_DFL) # what runs in the background of a shell is deaf to Ctrl-C, and so are its children
 
@@ -211,11 +215,11 @@ def test_ctrl_c(midi_folder, corpus_folder, tmp_path, ckpt):
     many = tmp_path/'many.txt'
     many.write_text('\n'.join(list(map(str, midi_folder.glob('*.mid')))*20))
     status,out = interrupted(tmp_path/'data.part', 'prepare', many, tmp_path/'data', '--workers', 2)
-    assert status == 130 and 'Traceback' not in out and 'stopped' in out, out
+    assert status == 130 and 'Traceback' not in out and 'the same command goes on from here' in out, out
     status,out = interrupted('step 2/', 'train', '--data', corpus_folder, '--out', tmp_path/'run', *SMALL[:-1], 500, '--log_every', 1)
     assert status == 130 and 'goes on from here' in out and 'Traceback' not in out, out
     assert checkpoints(tmp_path/'run')
-    assert not [o for o in tmp_path.rglob('*') if o.name.endswith('.part')] and not (tmp_path/'data').exists()
+    assert [o.name for o in tmp_path.rglob('*.part')] == ['data.part'] and not (tmp_path/'data').exists()
     p = subprocess.Popen([sys.executable, '-m', 'meloformer.cli', 'generate', str(ckpt), '--out', str(tmp_path/'p.mid'), '--bars', '20000'],
                          stderr=subprocess.PIPE, text=True, env=os.environ|dict(OMP_NUM_THREADS='1'), preexec_fn=hears)
     time.sleep(6)

@@ -7,6 +7,7 @@ from meloformer import corpus
 from meloformer.corpus import build, encode_file, find_midi
 from meloformer.hid import HID
 from meloformer.midi import NOTICES, MidiError, clean, shown
+from meloformer.parallel import file_map
 from meloformer.score import NOTE, Score, Track, columns
 
 root = Path(__file__).resolve().parent.parent
@@ -371,7 +372,7 @@ def test_a_file_that_kills(tmp_path, monkeypatch):
     for n in (1, 3):
         (tmp_path/'in/h-once.seen').unlink(missing_ok=True)
         t = time.time()
-        build(tmp_path/'in', tmp_path/f'{n}', val_share=0, workers=n, progress=False, seconds=3)
+        build(tmp_path/'in', tmp_path/f'{n}', val_share=0, workers=n, progress=False, seconds=3, max_overlap=1)
         assert time.time()-t < 60
     rows = [json.loads(o) for o in (tmp_path/'1/files.jsonl').read_text().splitlines()]
     assert [Path(o['path']).stem for o in rows] == names
@@ -383,14 +384,14 @@ def test_a_worker_that_cannot_start(tmp_path, monkeypatch):
     class Dead:
         def __init__(self, *_): os._exit(1)
         def __reduce__(self): return Dead,()
-    with pytest.raises(ValueError, match='could not start'): list(corpus._map(_unpicklable(), [Path('a')]*3, 2, None))
+    with pytest.raises(ValueError, match='could not start'): list(file_map(_unpicklable(), [Path('a')]*3, 2))
 
 class _unpicklable:
     "A function whose unpickling ends the process"
     def __reduce__(self): return os._exit,(1,)
 
 def test_an_error_of_ours_is_not_hidden(tmp_path):
-    with pytest.raises(ZeroDivisionError): list(corpus._map(_divide, [1, 0, 1], 2, None))
+    with pytest.raises(ZeroDivisionError): list(file_map(_divide, [1, 0, 1], 2))
 
 def _divide(n): return 1//n
 
