@@ -183,17 +183,42 @@ class ShardWriter:
         self.close()
         np.save(self.path/f'{self.split}.npy', np.array(self.rows, PIECE))
 
-# %% ../nbs/08_corpus.ipynb #69b75559
+# %% ../nbs/08_corpus.ipynb #7d9d4840
+def _local(
+    path # A folder, or the address of one
+) -> Path: # A folder of this machine
+    "Where the files can be read"
+    if '://' not in str(path): return Path(path)
+    try: import fsspec
+    except ImportError: raise ValueError(f"{path}: needs the package fsspec: pip install 'meloformer[remote]'") from None
+    try:
+        fs,root = fsspec.core.url_to_fs(str(path))
+        here = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'meloformer'/hashlib.sha256(str(path).encode()).hexdigest()[:16]
+        here.mkdir(parents=True, exist_ok=True)
+        files = {Path(o['name']).name: (o['name'], o['size']) for o in fs.ls(root, detail=True)}
+        manifest = fs.cat_file(files['manifest.json'][0]) if 'manifest.json' in files else b''
+        old = here/'manifest.json'
+        changed = not old.exists() or old.read_bytes()!=manifest
+        for name,(where,size) in sorted(files.items(), key=lambda o: o[0]=='manifest.json'): # it comes last: what it tells of is there
+            own = here/name
+            if name.endswith(('.bin','.npy','.json')) and (changed or not own.exists() or own.stat().st_size!=size):
+                fs.get_file(where, f'{own}.{os.getpid()}')
+                os.replace(f'{own}.{os.getpid()}', own)
+        if not manifest: old.unlink(missing_ok=True)
+    except (OSError, ImportError, ValueError) as e: raise ValueError(f'{path}: could not be read ({" ".join(str(e).split())})') from e
+    return here
+
+# %% ../nbs/08_corpus.ipynb #8166118c
 class Corpus:
     "A prepared split: `corpus[i]` is the tokens of piece `i`, from memory-mapped shards"
     def __init__(self,
-        path,           # Folder made by `prepare`
+        path,           # Folder made by `prepare`, or its address in object storage
         split = 'train' # `train` or `val`
     ):
-        self.path,self.split = Path(path),split
+        self.path,self.split = _local(path),split
         f = self.path/'manifest.json'
         if not f.is_file(): raise ValueError(f'{path}: is no prepared corpus (no manifest.json); make one with: meloformer prepare MIDI_FOLDER {path}')
-        self.hid = HID.load(path)
+        self.hid = HID.load(self.path)
         try:
             self.manifest,self.index = json.loads(f.read_text()),np.load(self.path/f'{split}.npy')
             self.fingerprint = self.manifest['fingerprint']
