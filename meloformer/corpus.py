@@ -132,17 +132,22 @@ def fingerprint(
     n['velocity'] = 0
     return hashlib.sha1(ordered(n).tobytes()+grid.bars[['numerator','denominator']].tobytes()).hexdigest()
 
-# %% ../nbs/08_corpus.ipynb #6aca8ce8
+# %% ../nbs/08_corpus.ipynb #0f44b44f
 def encode_file(
     path, # MIDI file
     hid: HID,
     limits: Limits,
-    pedal: bool = False # Do notes last as long as the sustain pedal holds them?
+    pedal: bool = False, # Do notes last as long as the sustain pedal holds them?
+    beats: str = '' # Folder with `NAME.beats` for `NAME.mid`: when the beats are, see `read_beats`
 ) -> dict: # `path` and `reason`; if that is empty also `tokens`, `hash`, `signature`, `notes`, `bars`, `grid`, `report`; what was mended and left out
     "Read, judge and encode one file; never raises for what is in the file"
     path = str(path)
     try:
         score = Score.read(path, pedal)
+        if beats and (f := Path(beats)/f'{Path(path).stem}.beats').exists():
+            try: at = read_beats(f)
+            except ValueError as e: return _lost(path, str(e))
+            score = aligned(score, at)
         read = dict(grid=round(grid_score(score), 3), notices=score.notices, dropped=score.dropped)
         if reason := limits.reason(score): return dict(path=path, reason=reason, **read)
         grid = Grid.from_score(score, hid.positions_per_beat)
@@ -375,7 +380,7 @@ def _paths(file, start=0):
                 if i>=start: yield os.fsdecode(o)
                 i += 1
 
-# %% ../nbs/08_corpus.ipynb #09bcc6d6
+# %% ../nbs/08_corpus.ipynb #15ec7174
 def build(
     source,        # What `walk_midi` takes
     out,           # Folder to make
@@ -388,15 +393,16 @@ def build(
     seconds: float = 60, # Give up a file after this time; only where there are workers
     max_overlap: float = .9, # Leave out a piece that shares more of its bars with one before it; 1 keeps all but exact copies
     group_overlap: float = .5, # Pieces that share more of their bars lie on one side of the split
-    dask: str = '' # Address of a Dask scheduler, whose workers are used
+    dask: str = '', # Address of a Dask scheduler, whose workers are used
+    beats: str = '' # Folder of files of beats, as for `encode_file`
 ) -> dict: # The manifest
     "Encode a folder of MIDI into a corpus at `out`; stopped at any moment, the same call goes on from there"
     out,hid = Path(out),hid or HID()
     if out.exists(): raise ValueError(f'{shown(out)}: exists already; choose another folder or remove it')
-    how = dict(version=2, source=str(source), hid=hid.positions_per_beat, limits=asdict(limits), pedal=pedal)
+    how = dict(version=2, source=str(source), hid=hid.positions_per_beat, limits=asdict(limits), pedal=pedal, beats=str(beats))
     with _naming(out.with_name(out.name+'.part')), _begin(source, out, json.dumps(how)) as part:
         total,journal = sum(1 for _ in _paths(part/'paths')),Journal(part)
-        work = partial(encode_file, hid=hid, limits=limits, pedal=pedal)
+        work = partial(encode_file, hid=hid, limits=limits, pedal=pedal, beats=beats)
         results = file_map(work, _paths(part/'paths', journal.n), min(workers, total-journal.n), _lost, seconds, dask)
         try:
             for r in tqdm(results, total=total, initial=journal.n, unit='file', disable=None if progress else True, desc='prepare'): journal.add(r)
@@ -502,7 +508,7 @@ def _say(text):
     enc = sys.stdout.encoding or 'utf-8'
     print(text.encode(enc, 'backslashreplace').decode(enc))
 
-# %% ../nbs/08_corpus.ipynb #1ddb9b8d
+# %% ../nbs/08_corpus.ipynb #86dcb1a2
 @call_parse
 def prepare(
     source: str, # Folder of MIDI files, or a text file with a path a line
@@ -523,16 +529,18 @@ def prepare(
     pedal: bool = False,       # Let notes last as long as the sustain pedal holds them (recorded piano)
     max_overlap: float = .9,   # Drop pieces that share more of their bars with another; 1 keeps all but exact copies
     group_overlap: float = .5, # Pieces that share more of their bars come on the same side of the split
+    beats: str = '',           # Folder with NAME.beats for NAME.mid (lines of second and number in the bar): lay the bars there
     dask: str = ''             # Address of a Dask scheduler: use its workers instead
 ):
     "Turn a folder of MIDI into tokens: read, filter, de-duplicate, split, write; stopped, the same command goes on"
     limits = Limits(min_notes, max_notes, min_beats, max_beats, min_pitches, min_seconds, max_seconds, min_grid, max_crossing, meters)
     if not 0 <= val_share < 1: raise ValueError(f'--val_share is a share from 0 to below 1, not {val_share}')
     for o in meters.split(): parse_meter(o)
+    if beats and not Path(beats).is_dir(): raise ValueError(f'{shown(beats)}: there is no such folder of beats')
     for k,v in dict(max_overlap=max_overlap, group_overlap=group_overlap).items():
         if not 0 < v <= 1: raise ValueError(f'--{k} is a share above 0 and up to 1, not {v}')
     info = build(source, out, HID(positions_per_beat), limits, val_share, (os.cpu_count() or 1) if workers<0 else workers, pedal=pedal,
-        max_overlap=max_overlap, group_overlap=group_overlap, dask=dask)
+        max_overlap=max_overlap, group_overlap=group_overlap, dask=dask, beats=beats)
     _say(summary(info))
     _say(f'written to {shown(out)}; every file and its fate: {shown(Path(out)/"files.jsonl")}; in pictures: {shown(Path(out)/"report.html")}')
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TICKS', 'MAX_QUARTERS', 'MAX_NUMERATOR', 'MAX_INSTANCES', 'VELOCITIES', 'DRUMS', 'TEMPOS', 'GRID_BAR', 'GRID_NOTE',
            'LOSS', 'lengths', 'Grid', 'bar_ticks', 'bar_positions', 'parse_meter', 'programs_named',
-           'unknown_instrument', 'order_key', 'ordered', 'tidy']
+           'unknown_instrument', 'order_key', 'ordered', 'tidy', 'read_beats', 'aligned']
 
 # %% ../nbs/02_grid.ipynb #1a487322
 import difflib
@@ -277,6 +277,39 @@ def quantized(self:Score,
 ) -> Score:
     "The same music on the grid, in canonical form"
     return Grid.from_score(self, positions_per_beat).score()
+
+# %% ../nbs/02_grid.ipynb #c22317fb
+def read_beats(
+    path # Text file
+) -> np.ndarray: # Seconds and number in the bar, shape (n, 2)
+    "A list of beats; `ValueError` says what is wrong with it"
+    try: b = np.loadtxt(path, ndmin=2)
+    except ValueError as e: raise ValueError(f'{path}: is no list of beats, with a second and a number in each line ({e})') from e
+    if b.shape[1:]!=(2,) or len(b)<2 or (np.diff(b[:, 0])<=0).any() or (b[:, 1]<1).any(): raise ValueError(f'{path}: is no list of beats; each line needs a later second and a number from 1 on')
+    return b
+
+def aligned(
+    score: Score,
+    beats: np.ndarray # Seconds and number in the bar, shape (n, 2)
+) -> Score: # 480 ticks a beat; beats are quarter notes
+    "The score with its bars where the beats are; what sounds before the first beat or after the last keeps their pace"
+    at,number = beats[:, 0],beats[:, 1].astype(int)
+    def back(t): return at[0]-np.arange(max(0, int(np.ceil((at[0]-t)/(at[1]-at[0])))), 0, -1)*(at[1]-at[0])
+    ends = score.seconds(score.notes['onset'].astype(np.int64)+score.notes['duration'])
+    before = back(float(score.seconds(score.notes['onset']).min(initial=at[0])))
+    after = at[-1]+(at[-1]-at[-2])*np.arange(1, 2+max(0, int(np.ceil((ends.max(initial=at[-1])-at[-1])/(at[-1]-at[-2])))))
+    all_beats = np.concatenate([before, at, after])
+    first = len(before)+np.flatnonzero(number==1) # beats that open a bar
+    if not len(first): first = np.array([len(before)])
+    def tick(t): return np.rint(480*np.interp(score.seconds(t), all_beats, np.arange(len(all_beats)))).astype(np.int64)
+    n = score.notes.copy()
+    n['onset'],end = tick(score.notes['onset']),tick(score.notes['onset'].astype(np.int64)+score.notes['duration'])
+    n['duration'] = np.maximum(1, end-n['onset'])
+    starts = np.unique(np.append(0, first))
+    size = np.append(np.diff(starts), np.median(np.diff(first)) if len(first)>1 else 4).astype(int)
+    new = np.append(True, size[1:]!=size[:-1])
+    return Score(480, n, score.tracks, columns(TEMPO, onset=480*np.arange(len(all_beats)-1), bpm=60/np.diff(all_beats)),
+        columns(METER, onset=480*starts[new], numerator=np.clip(size[new], 1, MAX_NUMERATOR), denominator=4), notices=score.notices, dropped=score.dropped)
 
 # %% ../nbs/02_grid.ipynb #97e7f57b
 def _images(score, ppb):

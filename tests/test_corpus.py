@@ -129,3 +129,22 @@ def test_no_scheduler(midi_folder, tmp_path):
     p = cli('prepare', midi_folder, tmp_path/'data', '--dask', 'tcp://127.0.0.1:1')
     err = p.communicate(timeout=100)[1]
     assert p.returncode==1 and 'no Dask scheduler answers there' in err.splitlines()[-1], err
+
+# ------------------------------------------------------------------------------------------------ performances
+
+def test_beats(tmp_path):
+    "A piece played without a click is kept if somebody says where its beats are; a damaged list costs its piece"
+    when = np.cumsum(np.append(1, .45+.12*np.sin(np.arange(150)*1.7)))
+    s = song(1, bars=12)
+    at = lambda t: np.rint(960*np.interp(t/480, np.arange(151), when)).astype(int)
+    n = s.notes.copy()
+    n['onset'],n['duration'] = at(s.notes['onset']),100
+    for name in 'ab': Score(480, n, s.tracks).write(tmp_path/f'in/{name}.mid')
+    with pytest.raises(ValueError, match='off the grid|across the bars'): build(tmp_path/'in', tmp_path/'1', val_share=0, progress=False)
+    (tmp_path/'beats').mkdir()
+    (tmp_path/'beats/a.beats').write_text('\n'.join(f'{t:.3f}\t{i%4+1}' for i,t in enumerate(when)))
+    (tmp_path/'beats/b.beats').write_text('1.0 1\n0.5 2\n')
+    info = build(tmp_path/'in', tmp_path/'2', val_share=0, progress=False, beats=tmp_path/'beats')
+    assert info['counts']=={'kept': 1, 'unreadable': 1} and 'b.beats: is no list of beats' in (tmp_path/'2/files.jsonl').read_text()
+    grid = Corpus(tmp_path/'2').hid.decode(Corpus(tmp_path/'2')[0])
+    assert np.array_equal(grid.notes['onset'], s.quantized().notes['onset'])
