@@ -8,11 +8,11 @@ __all__ = ['LEARNING_RATES', 'Phase', 'seed_phases', 'windows_at', 'steps_for', 
            'save_checkpoint', 'checkpoints', 'find_checkpoint', 'Log', 'Stop', 'compiled_for', 'write_compiled',
            'read_compiled', 'run_training', 'train']
 
-# %% ../nbs/14_train.ipynb #bd88444c
-import hashlib, json, math, os, resource, shutil, signal, sys, time
+# %% ../nbs/14_train.ipynb #d673076a
+import hashlib, json, math, os, resource, shutil, signal, socket, sys, time
 from pickle import UnpicklingError
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -308,15 +308,17 @@ def find_checkpoint(
     if not (all_ := checkpoints(path)): raise ValueError(f'{path}: holds no checkpoint; train a model first: meloformer train --data CORPUS --out {path}')
     return all_[-1]
 
-# %% ../nbs/14_train.ipynb #b642ffae
+# %% ../nbs/14_train.ipynb #e70a2539
 def _prune(run, keep):
     "Remove all checkpoints but the newest `keep` and the best"
     best = (run/'best').read_text().strip() if (run/'best').is_file() else ''
     for o in [o for o in checkpoints(run)[:-keep] if o.name!=best] + list(run.glob('step_*.part')): shutil.rmtree(o)
 
+FRESH = dict(norms=[], skipped=0, seconds=0.)
+
 def _resume(run, model, optimizer, average, must):
     "Load the newest checkpoint into model, optimizer and average; its state, or a fresh one"
-    if not (all_ := checkpoints(run)): return dict(step=0, cursor=0, best=float('inf'), norms=[], **must)
+    if not (all_ := checkpoints(run)): return dict(step=0, cursor=0, best=float('inf'), **FRESH, **must)
     f = all_[-1]/'train.pt'
     try: s = torch.load(f, map_location='cpu', weights_only=True)
     except (RuntimeError, EOFError, UnpicklingError) as e: raise ValueError(f'{f}: is damaged; remove {f.parent}, and the run goes on from the checkpoint before') from e
@@ -327,7 +329,7 @@ def _resume(run, model, optimizer, average, must):
     if average: average.mean = [p.detach().clone() for p in model.parameters()]
     if average: model.load_state_dict(s.pop('weights'))
     optimizer.load_state_dict(s.pop('optimizer'))
-    return dict(norms=[])|s
+    return FRESH|s
 
 # %% ../nbs/14_train.ipynb #8a2d340f
 class Log:
@@ -456,7 +458,7 @@ def _wrap(model, ranks):
         model = torch.compile(model, dynamic=False, fullgraph=True)
     return DistributedDataParallel(model) if ranks.world>1 else model
 
-# %% ../nbs/14_train.ipynb #82e4743c
+# %% ../nbs/14_train.ipynb #4dfde12b
 def _describe(a, r, ranks, state):
     n,t = count_parameters(r.model.cfg),r.window
     phases = '; '.join(f'to step {p.until or r.steps}: batch {p.batch_size}, {p.workers} workers' for p in r.phases)
@@ -472,9 +474,15 @@ class _Meter:
     tokens: int = 0
     steps: int = 0
     start: float = 0.
-    def reset(self): self.tokens,self.steps,self.start = 0,0,time.perf_counter()
+    wait: float = 0. # Seconds in which there was no batch
+    def reset(self): self.tokens,self.steps,self.start,self.wait = 0,0,time.perf_counter(),0.
+    def read(self, batches, n):
+        start = time.perf_counter()
+        res = [next(batches) for _ in range(n)]
+        self.wait += time.perf_counter()-start
+        return res
 
-# %% ../nbs/14_train.ipynb #2502f17b
+# %% ../nbs/14_train.ipynb #5da39c7f
 def run_training(a, ranks):
     "Train as the arguments `a` say; the state it ended in"
     r,run = _set_up(a, ranks),Path(a.out)
@@ -484,7 +492,9 @@ def run_training(a, ranks):
     state = _resume(run, raw, optimizer, average, must)
     run.mkdir(parents=True, exist_ok=True)
     log,meter,phase,bad = Log(run, state['step'], ranks.first),_Meter(),None,0
-    for s in _describe(a, r, ranks, state): log.say(s)
+    said = list(_describe(a, r, ranks, state))
+    for s in said: log.say(s)
+    if ranks.first: (run/'run.json').write_text(json.dumps(dict(what=said[0], steps=r.steps, phases=[asdict(p) for p in r.phases], host=socket.gethostname(), pid=os.getpid(), flags=vars(a)), default=str, indent=1)+'\n')
     base = baselines(r.corpus, r.val, a.val_windows) if r.val and ranks.first else {}
     if base: log.say('counting words on the validation split: ' + ', '.join(f'{k} {v:.2f} bits a note' for k,v in base.items()))
     if state['step'] >= r.steps: log.say(f'the run has its {r.steps} steps; give more --epochs or --steps to train on')
@@ -497,8 +507,8 @@ def run_training(a, ranks):
             if now is not phase: phase,batches = now,reader(r.packs, state['cursor'], now.batch_size, now.workers, ranks.rank, ranks.world, make=make)
             for g in optimizer.param_groups: g['lr'] = _rate(a, r, state['step'])
             torch.manual_seed(hash((a.seed, state['step'], ranks.rank)))
-            loss,tokens,norm,good = train_step(model, optimizer, [next(batches) for _ in range(a.gradient_accumulation_steps)], ranks, most=spike(state['norms']))
-            bad = 0 if good else bad+1
+            loss,tokens,norm,good = train_step(model, optimizer, meter.read(batches, a.gradient_accumulation_steps), ranks, most=spike(state['norms']))
+            bad,state['skipped'] = (0 if good else bad+1),state['skipped']+(not good)
             if bad == 10: raise ValueError(f"the last 10 steps were not taken: loss {loss:.3g}, gradient norm {norm:.3g} at step {state['step']}, windows {state['cursor']} to {state['cursor']+phase.batch_size*r.per_batch-1}; resume with a smaller --lr")
             if math.isfinite(norm): state['norms'] = [*state['norms'][-99:], norm]
             if good and average: average.update()
@@ -517,7 +527,7 @@ def run_training(a, ranks):
     if stop.asked==signal.SIGINT and state['step']<r.steps: raise KeyboardInterrupt
     return state
 
-# %% ../nbs/14_train.ipynb #1f948687
+# %% ../nbs/14_train.ipynb #40866fbb
 def _rate(a, r, step): return lr_at(step, r.steps, a.lr or LEARNING_RATES[a.model_size], schedule=a.schedule)
 
 def _report(a, r, ranks, log, meter, state, phase, loss, norm, good):
@@ -526,9 +536,11 @@ def _report(a, r, ranks, log, meter, state, phase, loss, norm, good):
     if not good: log.say(f"step {step}: loss {loss:.3g}, gradient norm {norm:.3g}: the step was not taken (windows {state['cursor']-phase.batch_size*r.per_batch} to {state['cursor']-1})")
     if step%a.log_every and step!=r.steps and step>3: return
     took = time.perf_counter()-meter.start
+    state['seconds'] += took
     speed,left = meter.tokens/took,(r.steps-step)*took/meter.steps
     log.say(f'step {step}/{r.steps}  phase {r.phases.index(phase)+1}  loss {loss:.3f}  {speed:,.0f} tokens/s  {_memory(ranks.device):.1f} GB  {_clock(left)} to go')
-    if good: log.add(step, loss=loss, norm=norm, lr=_rate(a, r, step-1), tokens_per_second=speed)
+    if good: log.add(step, loss=loss, norm=norm, lr=_rate(a, r, step-1), tokens_per_second=speed, wait=meter.wait/took,
+        phase=r.phases.index(phase)+1, gb=_memory(ranks.device), seconds=state['seconds'], skipped=state['skipped'])
     meter.reset()
 
 def _validation(a, r, model, ranks, log, state, base, average):

@@ -42,6 +42,15 @@ def test_stopped_and_resumed(corpus_folder, whole, tmp_path, sig, at):
     rows = lambda run: [(o['step'], o.get('loss'), o.get('val_bits')) for o in map(json.loads, (run/'log.jsonl').read_text().splitlines())]
     assert rows(tmp_path/'run') == rows(whole)
 
+def test_monitor(whole, capsys):
+    from meloformer.cli import run
+    assert run('monitor', [str(whole), '--as_json', '--price', '2']) == 0
+    s = json.loads(capsys.readouterr().out)
+    assert (s['state'], s['step'], s['steps'], s['phase'], s['skipped'], s['seconds_left']) == ('done', 16, 16, 3, 0, 0)
+    assert len(s['losses'])==16 and len(s['validation'])==2 and s['tokens_per_second']>0 and 0<=s['waits_percent']<100 and s['seconds']>0
+    assert run('monitor', [str(whole), '--line']) == 0 and 'done, step 16/16 (100%)' in capsys.readouterr().out
+    assert run('monitor', [str(whole)]) == 0 and '█'*60 in capsys.readouterr().out
+
 def test_the_best_is_remembered(corpus_folder, tmp_path, monkeypatch):
     "Also by a run that was stopped; and a damaged note of it does no harm"
     import meloformer.train as tr
