@@ -6,7 +6,7 @@
 __all__ = ['SUFFIXES', 'PIECE', 'walk_midi', 'find_midi', 'Limits', 'grid_score', 'crossing_share', 'fingerprint', 'encode_file',
            'ShardWriter', 'Corpus', 'build', 'summary', 'prepare', 'check_file', 'check']
 
-# %% ../nbs/08_corpus.ipynb #0c42e1ed
+# %% ../nbs/08_corpus.ipynb #1de50f88
 import base64, errno, fcntl, hashlib, io, json, os, shutil, stat, sys, zlib
 from collections import Counter
 from contextlib import contextmanager
@@ -20,9 +20,7 @@ import numpy as np
 from .midi import *
 from .score import *
 from .grid import *
-from .chords import *
 from .hid import *
-from .hid import CHORDS
 from .parallel import *
 from .similar import *
 
@@ -132,7 +130,7 @@ def fingerprint(
     n['velocity'] = 0
     return hashlib.sha1(ordered(n).tobytes()+grid.bars[['numerator','denominator']].tobytes()).hexdigest()
 
-# %% ../nbs/08_corpus.ipynb #0f44b44f
+# %% ../nbs/08_corpus.ipynb #1c3ecf0c
 def encode_file(
     path, # MIDI file
     hid: HID,
@@ -145,9 +143,8 @@ def encode_file(
     try:
         score = Score.read(path, pedal)
         if beats and (f := Path(beats)/f'{Path(path).stem}.beats').exists():
-            try: at = read_beats(f)
-            except ValueError as e: return _lost(path, str(e))
-            score = aligned(score, at)
+            try: score = aligned(score, read_beats(f))
+            except (ValueError, OSError) as e: return _lost(path, str(e))
         read = dict(grid=round(grid_score(score), 3), notices=score.notices, dropped=score.dropped)
         if reason := limits.reason(score): return dict(path=path, reason=reason, **read)
         grid = Grid.from_score(score, hid.positions_per_beat)
@@ -294,7 +291,7 @@ class Journal:
     def close(self):
         for f in self.files: f.close()
 
-# %% ../nbs/08_corpus.ipynb #ad82bd8c
+# %% ../nbs/08_corpus.ipynb #9a369576
 def _fates(records, val_share, max_overlap, group_overlap):
     "For each record the record that it is a copy of, or -1; whether the copy is exact; and whether it is for validation"
     n = len(records)
@@ -306,13 +303,14 @@ def _fates(records, val_share, max_overlap, group_overlap):
     of[kept[exact[kept]]] = same[exact[kept]]
     own = kept[~exact[kept]]
     group,pairs,found = similar(records['signature'][own], min(group_overlap, max_overlap))
-    for a,b in np.sort(pairs[found>max_overlap], axis=1)[np.argsort(pairs[found>max_overlap].max(1), kind='stable')]:
+    near = pairs[found>max_overlap]
+    for a,b in near[np.argsort(near[:, 1], kind='stable')]:
         if of[own[a]]<0 and of[own[b]]<0: of[own[b]] = own[a]
+    decides = records['hash'][own]
     if group_overlap < 1:
-        least = records['hash'][own].copy()
-        np.minimum.at(least, group, records['hash'][own])
-        val[own] = least[group] < np.uint64(int(val_share*2**63)*2)
-    else: val[own] = records['hash'][own] < np.uint64(int(val_share*2**63)*2)
+        np.minimum.at(decides, group, decides.copy())
+        decides = decides[group]
+    val[own] = decides < np.uint64(int(val_share*2**63)*2)
     return of,exact,val
 
 # %% ../nbs/08_corpus.ipynb #804f116c

@@ -278,14 +278,15 @@ def quantized(self:Score,
     "The same music on the grid, in canonical form"
     return Grid.from_score(self, positions_per_beat).score()
 
-# %% ../nbs/02_grid.ipynb #c22317fb
+# %% ../nbs/02_grid.ipynb #c7d6811b
 def read_beats(
     path # Text file
 ) -> np.ndarray: # Seconds and number in the bar, shape (n, 2)
     "A list of beats; `ValueError` says what is wrong with it"
     try: b = np.loadtxt(path, ndmin=2)
     except ValueError as e: raise ValueError(f'{path}: is no list of beats, with a second and a number in each line ({e})') from e
-    if b.shape[1:]!=(2,) or len(b)<2 or (np.diff(b[:, 0])<=0).any() or (b[:, 1]<1).any(): raise ValueError(f'{path}: is no list of beats; each line needs a later second and a number from 1 on')
+    good = b.shape[1:]==(2,) and len(b)>1 and np.isfinite(b).all() and (np.diff(b[:, 0])>=.05).all() and ((1<=b[:, 1]) & (b[:, 1]<=MAX_NUMERATOR)).all()
+    if not good: raise ValueError(f'{path}: is no list of beats; each line needs a second, at least 0.05 after the one before, and a number from 1 to {MAX_NUMERATOR}')
     return b
 
 def aligned(
@@ -294,17 +295,15 @@ def aligned(
 ) -> Score: # 480 ticks a beat; beats are quarter notes
     "The score with its bars where the beats are; what sounds before the first beat or after the last keeps their pace"
     at,number = beats[:, 0],beats[:, 1].astype(int)
-    def back(t): return at[0]-np.arange(max(0, int(np.ceil((at[0]-t)/(at[1]-at[0])))), 0, -1)*(at[1]-at[0])
-    ends = score.seconds(score.notes['onset'].astype(np.int64)+score.notes['duration'])
-    before = back(float(score.seconds(score.notes['onset']).min(initial=at[0])))
-    after = at[-1]+(at[-1]-at[-2])*np.arange(1, 2+max(0, int(np.ceil((ends.max(initial=at[-1])-at[-1])/(at[-1]-at[-2])))))
-    all_beats = np.concatenate([before, at, after])
-    first = len(before)+np.flatnonzero(number==1) # beats that open a bar
-    if not len(first): first = np.array([len(before)])
-    def tick(t): return np.rint(480*np.interp(score.seconds(t), all_beats, np.arange(len(all_beats)))).astype(np.int64)
-    n = score.notes.copy()
-    n['onset'],end = tick(score.notes['onset']),tick(score.notes['onset'].astype(np.int64)+score.notes['duration'])
-    n['duration'] = np.maximum(1, end-n['onset'])
+    n,first_gap,last_gap = score.notes.copy(),at[1]-at[0],at[-1]-at[-2]
+    sounds,ends = score.seconds(n['onset']),score.seconds(n['onset'].astype(np.int64)+n['duration'])
+    before,after = (max(0, int(np.ceil(o))) for o in ((at[0]-sounds.min(initial=at[0]))/first_gap, (ends.max(initial=at[-1])-at[-1])/last_gap))
+    if before+after > 1_000_000: raise ValueError('the beats lie hours away from the music, or far closer to each other')
+    all_beats = np.concatenate([at[0]-first_gap*np.arange(before, 0, -1), at, at[-1]+last_gap*np.arange(1, after+2)])
+    first = before+np.flatnonzero(number==1) # beats that open a bar
+    if not len(first): first = np.array([before])
+    def tick(t): return np.rint(480*np.interp(t, all_beats, np.arange(len(all_beats)))).astype(np.int64)
+    n['onset'],n['duration'] = tick(sounds),np.maximum(1, tick(ends)-tick(sounds))
     starts = np.unique(np.append(0, first))
     size = np.append(np.diff(starts), np.median(np.diff(first)) if len(first)>1 else 4).astype(int)
     new = np.append(True, size[1:]!=size[:-1])

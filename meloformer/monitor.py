@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['status', 'in_a_line', 'in_full', 'monitor']
 
-# %% ../nbs/16_monitor.ipynb #99f4aeb9
+# %% ../nbs/16_monitor.ipynb #268ae7d6
 import json, os, shutil, socket, subprocess, time
 from pathlib import Path
 from fastcore.script import call_parse
+from tqdm.auto import tqdm
 
 # %% ../nbs/16_monitor.ipynb #d4dd078d
 def _rows(path):
@@ -56,9 +57,7 @@ def status(
         seconds=round(last['seconds']), seconds_left=round(left*pace), cost=round(last['seconds']/3600*price, 2), cost_left=round(left*pace/3600*price, 2))
     return res | (_card() if state=='running' else {})
 
-# %% ../nbs/16_monitor.ipynb #2a869d28
-def _clock(s): return f'{int(s)//3600}:{int(s)//60%60:02}:{int(s)%60:02}'
-
+# %% ../nbs/16_monitor.ipynb #c0bd06ef
 def _spark(values, width):
     "A curve in one line of characters"
     if not values: return ''
@@ -67,7 +66,7 @@ def _spark(values, width):
     low,high = min(means),max(means)
     return ''.join('▁▂▃▄▅▆▇█'[round(7*(v-low)/(high-low or 1))] for v in means)
 
-# %% ../nbs/16_monitor.ipynb #5ff793ea
+# %% ../nbs/16_monitor.ipynb #e70ad98a
 def in_a_line(
     s: dict # A `status`
 ) -> str:
@@ -75,7 +74,7 @@ def in_a_line(
     bits = f", {s['validation'][-1][1]:.2f} bits a note" if s['validation'] else ''
     loss = f", loss {s['losses'][-1][1]:.3f}" if s['losses'] else ''
     cost = f", cost {s['cost']:.2f}" if s['cost'] else ''
-    return f"{s['run']}: {s['state']}, step {s['step']}/{s['steps']} ({s['step']/s['steps']:.0%}), phase {s['phase']}/{s['phases']}{loss}{bits}, {s['tokens_per_second']:,} tokens/s, {_clock(s['seconds_left'])} to go{cost}"
+    return f"{s['run']}: {s['state']}, step {s['step']}/{s['steps']} ({s['step']/s['steps']:.0%}), phase {s['phase']}/{s['phases']}{loss}{bits}, {s['tokens_per_second']:,} tokens/s, {tqdm.format_interval(s['seconds_left'])} to go{cost}"
 
 def in_full(
     s: dict, # A `status`
@@ -83,7 +82,7 @@ def in_full(
 ) -> str:
     "All of it, with curves"
     done = round(width*s['step']/s['steps'])
-    res = [f"{s['run']}  {s['state']}", s['what'], '', '█'*done+'░'*(width-done)+f"  {s['step']}/{s['steps']}", f"phase {s['phase']} of {s['phases']}, {_clock(s['seconds'])} so far, {_clock(s['seconds_left'])} to go" +
+    res = [f"{s['run']}  {s['state']}", s['what'], '', '█'*done+'░'*(width-done)+f"  {s['step']}/{s['steps']}", f"phase {s['phase']} of {s['phases']}, {tqdm.format_interval(s['seconds'])} so far, {tqdm.format_interval(s['seconds_left'])} to go" +
         (f", cost {s['cost']:.2f} so far, {s['cost_left']:.2f} to go" if s['cost'] or s['cost_left'] else ''), '']
     for name,unit,v in (('loss', 'nats a token', s['losses']), ('validation', 'bits a note', s['validation'])):
         if v: res += [f"{name}: {v[-1][1]:.3f} {unit}, from {v[0][1]:.3f}; least {min(o for _,o in v):.3f}", _spark([o for _,o in v], width), '']

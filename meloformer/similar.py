@@ -51,15 +51,15 @@ def overlap(
     "Estimated share of common bars"
     return (a==b).mean(-1)
 
-# %% ../nbs/07_similar.ipynb #ca3b6a43
+# %% ../nbs/07_similar.ipynb #722fe067
 def similar(
     signatures: np.ndarray, # uint32, shape (n, 64); a memory map will do
     least: float = .5, # Overlap from which two songs count as similar
     rows: int = 4      # Numbers that must agree for a comparison
-) -> tuple: # Index of the smallest member of each song's group, shape (n,); pairs that were found, (m, 2); and their overlaps, (m,)
+) -> tuple: # Index of the smallest member of each song's group, shape (n,); pairs that were found, the smaller index first, (m, 2); and their overlaps, (m,)
     "Groups of songs that share many bars"
     n = len(signatures)
-    pairs,found = [],[]
+    pairs = []
     for k in range(0, PERMUTATIONS, rows):
         key = np.zeros(n, np.uint64)
         for j in range(k, k+rows): key = _mix(key ^ signatures[:, j].astype(np.uint64))
@@ -68,7 +68,6 @@ def similar(
         start = np.maximum.accumulate(np.where(np.r_[True, ~same], np.arange(n), 0)) if n else np.zeros(0, int)
         for before in (order[:-1], order[start[1:]] if n else order): pairs.append(np.stack([before, order[1:]], 1)[same])
     pairs = np.unique(np.concatenate(pairs), axis=0)
-    pairs = pairs[pairs[:, 0]!=pairs[:, 1]]
     found = np.concatenate([overlap(signatures[p[:, 0]], signatures[p[:, 1]]) for p in np.array_split(pairs, len(pairs)//65536+1)])
     pairs,found = pairs[found>=least],found[found>=least]
     group = np.arange(n)

@@ -308,7 +308,7 @@ def find_checkpoint(
     if not (all_ := checkpoints(path)): raise ValueError(f'{path}: holds no checkpoint; train a model first: meloformer train --data CORPUS --out {path}')
     return all_[-1]
 
-# %% ../nbs/14_train.ipynb #e70a2539
+# %% ../nbs/14_train.ipynb #10df9de7
 def _prune(run, keep):
     "Remove all checkpoints but the newest `keep` and the best"
     best = (run/'best').read_text().strip() if (run/'best').is_file() else ''
@@ -324,10 +324,10 @@ def _resume(run, model, optimizer, average, must):
     except (RuntimeError, EOFError, UnpicklingError) as e: raise ValueError(f'{f}: is damaged; remove {f.parent}, and the run goes on from the checkpoint before') from e
     for k,v in must.items():
         if s.setdefault(k, v)!=v: raise ValueError(f'{all_[-1]}: was trained with {k} = {s[k]}, now it is {v}; give another --out, or the same settings')
-    saved = MeloFormer.load(all_[-1]).state_dict()
-    model.load_state_dict(saved)
-    if average: average.mean = [p.detach().clone() for p in model.parameters()]
-    if average: model.load_state_dict(s.pop('weights'))
+    model.load_state_dict(MeloFormer.load(all_[-1]).state_dict())
+    if average:
+        average.mean = [p.detach().clone() for p in model.parameters()]
+        model.load_state_dict(s.pop('weights'))
     optimizer.load_state_dict(s.pop('optimizer'))
     return FRESH|s
 
