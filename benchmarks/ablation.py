@@ -18,7 +18,9 @@ from meloformer.corpus import Corpus
 from meloformer.masks import PRESETS, RR, RS, SR, SS, bars_back, causal, near_bars, occupancy, same_bar, same_document, same_instrument
 from meloformer.model import HEAD, Config, MeloFormer, batch_ids
 from meloformer.packing import Packs, Window, reader, stack
-from meloformer.train import Ranks, batcher, lr_at, make_optimizer, train_step, validate
+from meloformer.optim import lr_at, make_optimizer
+from meloformer.ranks import Ranks
+from meloformer.train import batcher, train_step, validate
 
 law,summaries = causal & same_document,RS | SR & same_bar | SS
 RULES = dict(

@@ -15,7 +15,9 @@ from meloformer.corpus import Corpus
 from meloformer.cost import flops, memory
 from meloformer.model import MeloFormer, config
 from meloformer.packing import Packs, Window
-from meloformer.train import Ranks, batcher, make_optimizer, train_step
+from meloformer.optim import make_optimizer
+from meloformer.ranks import Ranks
+from meloformer.train import batcher, train_step
 
 def measure(corpus, size, mask, length, repeats):
     "One cell"

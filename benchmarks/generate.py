@@ -13,7 +13,7 @@ from report import report
 from meloformer.generate import Ask, compose
 from meloformer.hid import HID
 from meloformer.model import MeloFormer
-from meloformer.train import find_checkpoint
+from meloformer.runs import find_checkpoint
 
 @call_parse
 def main(

@@ -17,8 +17,11 @@ from rivals import CausalPlan
 from meloformer.attention import FlexPlan, attend, make_plan, no_dense_fallback
 from meloformer.cost import flops
 from meloformer.masks import FIELDS, PRESETS, block_lists, occupancy, preset, toy_ids
-from meloformer.model import HEAD, Cache, Config, MeloFormer, config, leaks, loss_sum, shake
-from meloformer.train import Batch, Ranks, compiled_for, make_optimizer, read_compiled, train_step, write_compiled
+from meloformer.model import HEAD, Cache, Config, MeloFormer, config, leaks, losses, shake
+from meloformer.optim import make_optimizer
+from meloformer.ranks import Ranks
+from meloformer.runs import compiled_for, read_compiled, write_compiled
+from meloformer.train import Batch, train_step
 
 PEAK = {'H100': 989e12, 'H200': 989e12, 'H800': 989e12, 'A100': 312e12, 'L40S': 362e12, '4090': 165e12} # bf16 operations a second, without sparsity
 CUDA = torch.cuda.is_available()
@@ -79,7 +82,7 @@ def check_model(small):
                 ids = music(1024, 2, seed)
                 tokens = torch.randint(64, (2, 992), generator=torch.Generator().manual_seed(seed)).to(DEVICE)
                 m.zero_grad()
-                with torch.autocast(DEVICE, torch.bfloat16, enabled=half): loss = loss_sum(f(tokens, ids.to(DEVICE), m.plan(ids, device=DEVICE).to(DEVICE)), tokens.roll(-1, 1))
+                with torch.autocast(DEVICE, torch.bfloat16, enabled=half): loss = losses(f(tokens, ids.to(DEVICE), m.plan(ids, device=DEVICE).to(DEVICE)), tokens.roll(-1, 1)).sum()
                 loss.backward()
             grads.append(torch.cat([p.grad.flatten() for p in m.parameters()]))
         back,ahead = leaks(m.eval(), tokens[:1], music(1024).to(DEVICE), 500, 'flex' if CUDA else 'gather')

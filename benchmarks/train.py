@@ -1,20 +1,22 @@
 """Training tokens a second and peak memory, beside the same model with PyTorch's own kernel, causal and with a boolean mask
 
-python benchmarks/train.py CORPUS [--rows "tiny:1024 … small:32768"] [--repeats 5]
+python benchmarks/train.py CORPUS [--wanted "tiny:1024 … small:32768"] [--repeats 5]
 
 A step is one window of real packed music: batch and plan, forward, backward, AdamW. All kinds of attention are timed in turn on the same
 windows; a ratio is the median of the ratios of the rounds. Peak memory is that of a process of its own. Rows that end in ! run ours
-alone, for one step, with checkpointing: what they tell is memory."""
+alone, for one step, with checkpointing: what they tell is memory. Rows measured before are kept, each with its commit."""
 import json, resource, subprocess, sys, time
 from dataclasses import replace
 from statistics import median
 from fastcore.script import call_parse
-from report import report
+from report import earlier, head, report
 from rivals import RIVALS
 from meloformer.corpus import Corpus
 from meloformer.model import MeloFormer, config
 from meloformer.packing import Packs, Window
-from meloformer.train import Ranks, batcher, make_optimizer, train_step
+from meloformer.optim import make_optimizer
+from meloformer.ranks import Ranks
+from meloformer.train import batcher, train_step
 
 def measure(corpus, size, length, repeats, kinds, checkpointing):
     "Seconds of each step of each kind, and peak memory in GB"
@@ -35,7 +37,7 @@ def measure(corpus, size, length, repeats, kinds, checkpointing):
 @call_parse
 def main(
     corpus: str,        # Folder made by meloformer prepare
-    rows: str = 'tiny:1024 tiny:2048 tiny:4096 tiny:8192 small:1024 small:2048 small:4096 small:8192 small:16384 small:32768!', # Model sizes and window lengths
+    wanted: str = 'tiny:1024 tiny:2048 tiny:4096 tiny:8192 small:1024 small:2048 small:4096 small:8192 small:16384 small:32768!', # Model sizes and window lengths
     repeats: int = 5,   # Steps that count; medians are reported
     one: str = ''       # For its own use: measure this and print it
 ):
@@ -45,16 +47,19 @@ def main(
         print(json.dumps(measure(corpus, size, int(length), int(n), kinds.split('+'), checkpointing=='1')))
         return
     def child(*o): return json.loads(subprocess.run([sys.executable, __file__, corpus, '--one', ','.join(map(str, o))], capture_output=True, text=True, check=True).stdout)
-    res = []
-    for row in rows.split():
+    rows = earlier('train')
+    for row in wanted.split():
         size,length = row.rstrip('!').split(':')
-        if row.endswith('!'):
+        new = dict(size=size, length=int(length), checkpointing=row.endswith('!'), commit=head())
+        if new['checkpointing']:
             r = child(size, length, 'gather', 0, 1)
-            res.append(dict(size=size, length=int(length), checkpointing=True, tokens_per_second=round(r['tokens']/r['times']['gather'][0]), peak_gb=round(r['peak'], 2)))
+            new |= dict(tokens_per_second=round(r['tokens']/r['times']['gather'][0]), peak_gb=round(r['peak'], 2))
         else:
             both,alone = child(size, length, '+'.join(['gather',*RIVALS]), repeats, 0),child(size, length, 'gather', 1, 0)
             t = both['times']
-            res.append(dict(size=size, length=int(length), tokens_per_second=round(both['tokens']/median(t['gather'])), **{f'{k}_tokens_per_second': round(both['tokens']/median(t[k])) for k in RIVALS},
-                            **{f'{k}_over_gather': round(median(a/b for a,b in zip(t[k], t['gather'])), 2) for k in RIVALS}, peak_gb=round(alone['peak'], 2)))
-        print(res[-1], flush=True)
-    report('train', command='python benchmarks/train.py CORPUS', repeats=repeats, rows=res)
+            new |= dict(tokens_per_second=round(both['tokens']/median(t['gather'])), **{f'{k}_tokens_per_second': round(both['tokens']/median(t[k])) for k in RIVALS},
+                        **{f'{k}_over_gather': round(median(a/b for a,b in zip(t[k], t['gather'])), 2) for k in RIVALS}, peak_gb=round(alone['peak'], 2))
+        print(new, flush=True)
+        key = lambda o: (o['size']!='tiny', o['length'], o['checkpointing'])
+        rows = sorted([o for o in rows if key(o)!=key(new)]+[new], key=key)
+        report('train', command='python benchmarks/train.py CORPUS', repeats=repeats, rows=rows)

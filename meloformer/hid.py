@@ -163,12 +163,12 @@ def describe(self:HID,
     "Tokens in words"
     return [self.names[t] for t in np.asarray(tokens).tolist()]
 
-# %% ../nbs/04_hid.ipynb #f2886781
+# %% ../nbs/04_hid.ipynb #fe46cd09
 @dataclass
 class Structure:
     "For each token, arrays of shape (n,)"
     kind: np.ndarray     # Index into `KINDS`
-    bar: np.ndarray      # Bar inside the document; BOS and attributes belong to bar 0, EOS to the last
+    bar: np.ndarray      # Bar inside the document; BOS and attributes belong to bar 0, EOS to the last, SEP to the bar after it
     program: np.ndarray  # 0–127, 128 drums, 129 where no instrument plays
     position: np.ndarray # Grid position in the bar
     index: np.ndarray    # Place among the tokens of the bar
@@ -188,7 +188,7 @@ def _doc_bars(opens, first):
     doc,bar,d = np.cumsum(first),np.cumsum(opens),np.flatnonzero(first)
     return np.maximum(0, bar-np.append(0, bar[d]-opens[d])[doc]-1),np.maximum(0, doc-1)
 
-# %% ../nbs/04_hid.ipynb #c3b1e9d8
+# %% ../nbs/04_hid.ipynb #27433927
 @patch
 def structure(self:HID,
     tokens,        # Token numbers, shape (n,)
@@ -200,11 +200,12 @@ def structure(self:HID,
     first = np.zeros(n, bool)
     if starts is None: first = tokens==BOS
     else: first[starts] = True
-    opens,group,place = kind==CHORDS,kind==PROGRAM,kind==POSITION
-    opens[1:] &= ~place[:-1]
+    opens,group,place,jump = kind==CHORDS,kind==PROGRAM,kind==POSITION,tokens==SEP
+    opens[1:] &= ~(place | jump)[:-1]
+    opens |= jump
     fresh = opens | first | group | (tokens==EOS)
     fresh[:1] = True
-    i,j,k = np.flatnonzero(fresh | (tokens==SEP)),np.flatnonzero(fresh | place),np.flatnonzero(opens | first)
+    i,j,k = np.flatnonzero(fresh),np.flatnonzero(fresh | place),np.flatnonzero(opens | first)
     bar,doc = _doc_bars(opens[k], first[k])
     begins,k = np.append(0, k[first[k] | (bar>0)]).astype('i4'),np.append(0, k)
     piece = _hold(k, np.append(0, doc).astype('i4'), n)

@@ -8,7 +8,7 @@ from meloformer.corpus import Limits, encode_file
 from meloformer.hid import HID
 from meloformer.model import Config, MeloFormer
 from meloformer.score import Score
-from meloformer.train import checkpoints, make_optimizer, save_checkpoint
+from meloformer.runs import checkpoints, save_checkpoint
 
 root = Path(__file__).resolve().parent.parent
 
@@ -201,9 +201,9 @@ def test_ctrl_c_at_once(corpus_folder, tmp_path):
 def test_ctrl_c_while_saving(tmp_path, ckpt, monkeypatch):
     "A second Ctrl-C stops the writing, too"
     def interrupt(*_, **__): raise KeyboardInterrupt
-    monkeypatch.setattr('meloformer.train.torch.save', interrupt)
+    monkeypatch.setattr('meloformer.runs.torch.save', interrupt)
     model = MeloFormer.load(ckpt)
-    with pytest.raises(KeyboardInterrupt): save_checkpoint(tmp_path/'run', model, HID(), make_optimizer(model, 0.), dict(step=1))
+    with pytest.raises(KeyboardInterrupt): save_checkpoint(tmp_path/'run', model, HID(), model.state_dict(), dict(step=1))
     assert not list((tmp_path/'run').iterdir())
 
 def test_batch_script():

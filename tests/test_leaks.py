@@ -4,8 +4,9 @@ import pytest
 import torch
 from meloformer.corpus import Corpus
 from meloformer.masks import PRESETS
-from meloformer.model import Config, MeloFormer, batch_ids, loss_sum, shake
-from meloformer.packing import IGNORE, Packs, Window, assemble, restated, stack
+from meloformer.model import Config, MeloFormer, batch_ids, losses, shake
+from meloformer.packing import IGNORE, Packs, Window, assemble, stack
+from meloformer.parts import Part, restated
 
 WINDOW = Window(512)
 
@@ -40,7 +41,7 @@ def test_no_token_sees_the_future(packs, mask, backend):
 def test_the_rest_may_be_anything(packs, mask):
     "Not only later tokens: their bars, instruments and positions, the length of the open bar, the other pieces"
     m,hid,pieces = model(mask),packs.corpus.hid,[np.asarray(packs.corpus[i]).astype(np.int64) for i in range(3)]
-    window = lambda *docs: stack([assemble(hid, docs, WINDOW)])
+    window = lambda *docs: stack([assemble(hid, [Part(d) for d in docs], WINDOW)])
     a,b,c = (p[:150] for p in pieces)
     whole = logits(m, window(a, b))[0]
     for t in (1, 2, 40, 77, 120):
@@ -52,16 +53,16 @@ def one_by_one(packs, position):
     epoch,i = packs.locate(position)
     for c in packs.chunks[packs.plan(epoch)[i]]:
         piece = np.asarray(packs.corpus[int(c['piece'])])
-        yield stack([assemble(packs.corpus.hid, [restated(packs.corpus.hid, piece, int(c['start']), int(c['stop'])).astype(np.int64)], WINDOW)])
+        yield stack([assemble(packs.corpus.hid, [Part(restated(packs.corpus.hid, piece, int(c['start']), int(c['stop'])).astype(np.int64))], WINDOW)])
 
 @pytest.mark.parametrize('mask', PRESETS)
 def test_a_window_is_its_documents(packs, mask):
     m = model(mask)
     p = next(p for p in range(len(packs)) if packs[p]['document'].max() > 0)
     whole,parts = stack([packs[p]]),list(one_by_one(packs, p))
-    total = loss_sum(logits(m, whole), whole['labels'])
+    total = losses(logits(m, whole), whole['labels']).sum()
     assert sum(int((o['labels']!=IGNORE).sum()) for o in parts) == int((whole['labels']!=IGNORE).sum())
-    torch.testing.assert_close(sum(loss_sum(logits(m, o), o['labels']) for o in parts), total, rtol=1e-5, atol=0)
+    torch.testing.assert_close(sum(losses(logits(m, o), o['labels']).sum() for o in parts), total, rtol=1e-5, atol=0)
 
 def test_each_sample_has_its_own_mask(packs):
     "The second song of a batch is not masked by the bars of the first"

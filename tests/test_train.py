@@ -1,21 +1,27 @@
 "Stopped, killed, resumed, spread over ranks: the same run"
-import json, os, signal, subprocess, sys
+import json, multiprocessing, os, shutil, signal, subprocess, sys, tarfile, time
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
 from meloformer.corpus import Corpus
 from meloformer.generate import Ask, compose
 from meloformer.hid import HID
-from meloformer.model import Config, MeloFormer
-from meloformer.packing import Packs, Window, assemble, bar_starts, reader
+from meloformer.model import SIZES, Config, MeloFormer
+from meloformer.optim import LEARNING_RATES, lr_at, make_optimizer
+from meloformer.packing import Packs, Window, assemble, reader
+from meloformer.parts import Part, bar_starts
+from meloformer.ranks import Ranks
+from meloformer.runs import checkpoints, find_checkpoint, load_state
 from meloformer.score import NOTE, Score, Track
-from meloformer.train import Ranks, batcher, checkpoints, find_checkpoint, lr_at, make_optimizer, train_step
+from meloformer.train import batcher, train, train_step
 
-ARGS = '--model_size tiny --max_seq_len 256 --batch_size 2 --gradient_accumulation_steps 2 --steps 16 --save_every 6 --val_every 8 --val_windows 2 --log_every 1 --num_workers 1'.split()
+ARGS = '--model_size tiny --max_seq_len 256 --batch_size 2 --gradient_accumulation_steps 2 --steps 16 --save_every 6 --val_every 8 --val_windows 2 --log_every 1 --num_workers 1 --sample_bars 1 --questions .5 --drop_players .2'.split()
+ONE = os.environ|dict(OMP_NUM_THREADS='1')
 
 def command(data, out): return [sys.executable, '-m', 'meloformer.cli', 'train', '--data', str(data), '--out', str(out), *ARGS]
-def start(data, out): return subprocess.Popen(command(data, out), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ|dict(OMP_NUM_THREADS='1'))
+def start(data, out): return subprocess.Popen(command(data, out), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ONE)
 def weights(run): return (checkpoints(run)[-1]/'model.safetensors').read_bytes()
 
 @pytest.fixture(scope='module')
@@ -36,7 +42,7 @@ def test_stopped_and_resumed(corpus_folder, whole, tmp_path, sig, at):
     assert p.returncode == {signal.SIGTERM: 0, signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}[sig]
     had = checkpoints(tmp_path/'run')
     assert had and not list((tmp_path/'run').glob('*.part'))
-    res = subprocess.run(command(corpus_folder, tmp_path/'run'), capture_output=True, text=True, timeout=300, env=os.environ|dict(OMP_NUM_THREADS='1'))
+    res = subprocess.run(command(corpus_folder, tmp_path/'run'), capture_output=True, text=True, timeout=300, env=ONE)
     assert f"going on from step {int(had[-1].name[5:])}" in res.stdout
     assert weights(tmp_path/'run') == weights(whole)
     rows = lambda run: [(o['step'], o.get('loss'), o.get('val_bits')) for o in map(json.loads, (run/'log.jsonl').read_text().splitlines())]
@@ -47,6 +53,7 @@ def test_monitor(whole, capsys):
     assert run('monitor', [str(whole), '--as_json', '--price', '2']) == 0
     s = json.loads(capsys.readouterr().out)
     assert (s['state'], s['step'], s['steps'], s['phase'], s['skipped'], s['seconds_left']) == ('done', 16, 16, 3, 0, 0)
+    assert len(list((whole/'samples').glob('*.mid')))==len(list((whole/'samples').glob('*.png')))==2
     assert len(s['losses'])==16 and len(s['validation'])==2 and s['tokens_per_second']>0 and 0<=s['waits_percent']<100 and s['seconds']>0
     assert run('monitor', [str(whole), '--line']) == 0 and 'done, step 16/16 (100%)' in capsys.readouterr().out
     assert run('monitor', [str(whole)]) == 0 and '█'*60 in capsys.readouterr().out
@@ -55,10 +62,10 @@ def test_the_best_is_remembered(corpus_folder, tmp_path, monkeypatch):
     "Also by a run that was stopped; and a damaged note of it does no harm"
     import meloformer.train as tr
     bits = iter([5., 6.])
-    monkeypatch.setattr(tr, 'validate', lambda *_: dict(nats=1., bits=next(bits)))
-    monkeypatch.setattr(tr, '_report', lambda *o: o[5]['step']==2 and signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(tr, 'validate', lambda *_: dict(nats=1., bits=next(bits), bits_from={}))
+    monkeypatch.setattr(tr.Trainer, 'report', lambda self, *_: self.state['step']==2 and signal.raise_signal(signal.SIGTERM))
     run = tmp_path/'run'
-    go = lambda: tr.train(data=corpus_folder, out=run, model_size='tiny', max_seq_len=256, batch_size=1, gradient_accumulation_steps=1, num_workers=0, steps=4, val_every=2, save_every=2)
+    go = lambda: tr.train(data=corpus_folder, out=run, **FEW, steps=4, val_every=2, save_every=2)
     assert go()['step'] == 2 and go()['step'] == 4
     assert find_checkpoint(run) == run/'step_000002'
     (run/'best').write_text('')
@@ -79,48 +86,135 @@ def test_phases_read_the_plain_order(corpus_folder):
 RANKS = '''
 import sys, json, torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel as DDP
 from meloformer.corpus import Corpus
-from meloformer.model import Config, MeloFormer
+from meloformer.model import SIZES, Config, MeloFormer
+from meloformer.optim import make_optimizer
 from meloformer.packing import Packs, Window, reader
-from meloformer.train import Ranks, batcher, make_optimizer, train_step
+from meloformer.ranks import Ranks, load_optimizer, load_weights, whole_optimizer, whole_weights
+from meloformer.train import batcher, train_step
+data,shard,kept = sys.argv[1:]
 torch.set_num_threads(1); torch.set_default_dtype(torch.float64); torch.manual_seed(0)
 ranks,window = Ranks('cpu'),Window(256)
-packs = Packs(Corpus(sys.argv[1]), window)
+packs = Packs(Corpus(data), window)
 raw = MeloFormer(Config(width=64, layers=2, heads=1, kv_heads=1))
-model,opt,losses = DDP(raw) if ranks.world>1 else raw,make_optimizer(raw, 1e-2),[]
+model = ranks.wrap(raw, shard=='shard')
+opt,losses = make_optimizer(raw, 1e-2),[]
 batches = reader(packs, 0, 4//ranks.world, rank=ranks.rank, world=ranks.world, make=batcher(raw, window))
-for _ in range(6): losses.append(train_step(model, opt, [next(batches) for _ in range(2)], ranks)[0])
+for i in range(6):
+    if i==3: # taken apart and put together again
+        w,o = whole_weights(raw),whole_optimizer(raw, opt)
+        if ranks.first: torch.save(dict(weights=w, optimizer=o), kept)
+        ranks.wait()
+        s = torch.load(kept, weights_only=True)
+        load_weights(raw, s['weights'])
+        load_optimizer(raw, opt, s['optimizer'])
+    losses.append(train_step(model, opt, [next(batches) for _ in range(2)], ranks)[0])
 if ranks.first: print(json.dumps(losses))
 if ranks.world>1: dist.destroy_process_group()
 '''
 
+def torchrun(*args, ranks=2, **kw): return [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(ranks), *map(str, args)]
+def done(command):
+    res = subprocess.run([str(o) for o in command], capture_output=True, text=True, timeout=300, env=ONE)
+    assert res.returncode == 0, res.stderr
+    return res.stdout
+
 def test_two_ranks_are_one(corpus_folder, tmp_path):
-    "The losses of six steps, with accumulation and windows of unequal fill, in fp64"
+    "The losses of six steps, with accumulation, windows of unequal fill and a reload, in fp64; with whole weights and with sharded ones"
     f = tmp_path/'ranks.py'
     f.write_text(RANKS)
-    env = os.environ|dict(OMP_NUM_THREADS='1')
-    one = subprocess.run([sys.executable, f, str(corpus_folder)], capture_output=True, text=True, env=env, timeout=200)
-    two = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--master_port', '29731', f, str(corpus_folder)],
-                         capture_output=True, text=True, env=env, timeout=200)
-    a,b = (np.array(json.loads(o.stdout.splitlines()[-1])) for o in (one, two))
-    assert abs(a-b).max() < 1e-10 and a[-1] < a[0]
+    losses = lambda out: np.array(json.loads(out.splitlines()[-1]))
+    one = losses(done([sys.executable, f, corpus_folder, 'whole', tmp_path/'one.pt']))
+    assert one[-1] < one[0]
+    for kind in ('whole','shard'): assert abs(losses(done(torchrun(f, corpus_folder, kind, tmp_path/f'{kind}.pt')))-one).max() < 1e-10
+    a,b,c = (torch.load(tmp_path/f'{o}.pt', weights_only=True) for o in ('one','whole','shard'))
+    for o in (b,c):
+        assert list(o['weights'])==list(a['weights']) and o['optimizer']['param_groups']==a['optimizer']['param_groups']
+        for k,v in a['weights'].items(): torch.testing.assert_close(o['weights'][k], v, rtol=0, atol=1e-8)
+        for k,v in a['optimizer']['state'].items(): torch.testing.assert_close(o['optimizer']['state'][k], v, rtol=1e-6, atol=1e-10)
 
-def test_torchrun_and_the_script(corpus_folder, tmp_path):
-    "`torchrun scripts/train.py` with two ranks leaves one run"
-    root = Path(__file__).resolve().parent.parent
-    res = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--master_port', '29733', root/'scripts/train.py', '--data', str(corpus_folder),
-        '--out', str(tmp_path/'run'), *ARGS, '--steps', '4'], capture_output=True, text=True, timeout=300, env=os.environ|dict(OMP_NUM_THREADS='1'))
-    assert res.returncode == 0, res.stderr
-    assert 'on 2 x cpu' in res.stdout and res.stdout.count('step 4/4') == 1
-    assert [o.name for o in checkpoints(tmp_path/'run')] == ['step_000004']
+script = Path(__file__).resolve().parent.parent/'scripts/train.py'
+def losses(run): return {o['step']: o['loss'] for o in map(json.loads, (run/'log.jsonl').read_text().splitlines()) if 'loss' in o}
+
+def test_any_number_of_ranks(corpus_folder, tmp_path):
+    "A run on two ranks, sharded, goes on with one, and has the losses of a run on one"
+    args = ['--data', corpus_folder, *ARGS, '--gradient_accumulation_steps', 9, '--tokens_per_step', 700]
+    said = done(torchrun(script, *args, '--out', tmp_path/'run', '--shard', '--steps', 6))
+    assert 'on 2 x cpu, sharded' in said and said.count('step 6/6') == 1
+    done([sys.executable, script, *args, '--out', tmp_path/'one', '--steps', 6])
+    a,b = losses(tmp_path/'run'),losses(tmp_path/'one')
+    assert list(a)==list(b)==[1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-4)
+    shutil.rmtree(tmp_path/'one')
+    shutil.copytree(tmp_path/'run', tmp_path/'one')
+    done(torchrun(script, *args, '--out', tmp_path/'run', '--steps', 8))
+    done([sys.executable, script, *args, '--out', tmp_path/'one', '--steps', 8])
+    np.testing.assert_allclose(list(losses(tmp_path/'run').values()), list(losses(tmp_path/'one').values()), rtol=1e-4)
+
+def test_a_killed_rank(corpus_folder, tmp_path):
+    "`torchrun --max_restarts` goes on from the last checkpoint, to the same weights"
+    args = [script, '--data', corpus_folder, *ARGS, '--save_every', '2', '--gradient_accumulation_steps', '1']
+    done(torchrun(*args, '--out', tmp_path/'whole'))
+    p = subprocess.Popen(torchrun('--max_restarts', 2, *args, '--out', tmp_path/'run'), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ONE)
+    while len(checkpoints(tmp_path/'run')) < 2: time.sleep(.02); assert p.poll() is None
+    pid = json.loads((tmp_path/'run/run.json').read_text())['pid']
+    os.kill(pid, signal.SIGKILL)
+    err = p.communicate(timeout=300)[1]
+    assert p.returncode == 0, err
+    assert json.loads((tmp_path/'run/run.json').read_text())['pid'] != pid
+    assert weights(tmp_path/'run') == weights(tmp_path/'whole')
+
+FEW = dict(model_size='tiny', max_seq_len=256, batch_size=1, gradient_accumulation_steps=1, num_workers=0, sample_bars=0, val_windows=1)
+
+def _endless(data, out):
+    "What is killed: a run that saves after each step"
+    torch.set_num_threads(1)
+    train(data=data, out=out, **FEW, steps=10_000, save_every=1, val_every=10_000, log_every=1)
+
+def test_killed_anywhere(corpus_folder, tmp_path):
+    "25 kills at random moments leave 25 times a checkpoint that can be gone on from"
+    ctx,rng,run,had = multiprocessing.get_context('forkserver'),np.random.default_rng(0),tmp_path/'run',0
+    ctx.set_forkserver_preload(['meloformer.train'])
+    for i in range(25):
+        p = ctx.Process(target=_endless, args=(corpus_folder, run))
+        p.start()
+        while not checkpoints(run) or load_state(checkpoints(run)[-1])['step']==had: time.sleep(.05); assert p.is_alive()
+        time.sleep(rng.random()*.5)
+        p.kill()
+        p.join()
+        s = load_state(checkpoints(run)[-1])
+        MeloFormer.load(find_checkpoint(run))
+        assert s['step'] > had and s['cursor'] == s['step']
+        had = s['step']
+
+def test_other_data(corpus_folder, midi_folder, tmp_path):
+    "A run refuses data that have changed, unless it is told that they have"
+    from meloformer.corpus import build
+    (tmp_path/'files.txt').write_text('\n'.join(map(str, sorted(midi_folder.glob('*.mid'))[60:80])))
+    build(tmp_path/'files.txt', tmp_path/'data', val_share=.1, progress=False)
+    go = lambda data, steps, **kw: train(data=data, out=tmp_path/'run', **FEW, steps=steps, **kw)
+    assert go(corpus_folder, 2)['cursor'] == 2
+    with pytest.raises(ValueError, match='--new_data'): go(tmp_path/'data', 4)
+    assert go(tmp_path/'data', 3, new_data=True)['cursor'] == 1
+    assert go(tmp_path/'data', 5, new_data=True)['cursor'] == 3
+
+def test_a_checkpoint_of_long_ago(corpus_folder, tmp_path, monkeypatch):
+    "A run of version 0.1 is loaded, writes what it wrote, and goes on"
+    with tarfile.open(Path(__file__).parent/'golden/run-0.1.tar.xz') as f: f.extractall(tmp_path, filter='data')
+    monkeypatch.setitem(SIZES, 'golden', Config(width=64, layers=1, heads=1, kv_heads=1))
+    monkeypatch.setitem(LEARNING_RATES, 'golden', 1e-3)
+    run = tmp_path/'run'
+    model,hid = MeloFormer.load(find_checkpoint(run)),HID.load(find_checkpoint(run))
+    assert ' '.join(hid.describe(list(compose(model, hid, Ask(bars=2, temperature=0, most=20))))) == (tmp_path/'wrote.txt').read_text()
+    state = train(data=corpus_folder, out=run, **FEW|dict(model_size='golden'), steps=8, new_data=True)
+    assert state['step'] == 8 and state['skipped'] == 0
 
 def test_the_first_command_line(monkeypatch, corpus_folder):
     "The flags of the first MeloFormer are understood as they stand"
     import meloformer.train
     from meloformer.cli import run
     seen = []
-    monkeypatch.setattr(meloformer.train, 'run_training', lambda a, ranks: seen.append(a))
+    monkeypatch.setattr(meloformer.train, 'Trainer', lambda a, ranks: SimpleNamespace(run=lambda: seen.append(a)))
     flags = '--model_size small --batch_size 6 --gradient_accumulation_steps 8 --max_seq_len 8192 --num_workers 8 --epochs 3 --data'
     assert run('train', [*flags.split(), str(corpus_folder)]) == 0
     a = seen[0]
@@ -151,7 +245,7 @@ def test_overfits_one_song_and_plays_it_back():
     tokens = hid.encode(song())
     torch.manual_seed(0)
     model = MeloFormer(Config(width=128, layers=3, heads=2, kv_heads=1))
-    batch = batcher(model, window)([assemble(hid, [tokens.astype(np.int64)], window)])
+    batch = batcher(model, window)([assemble(hid, [Part(tokens.astype(np.int64))], window)])
     opt,ranks = make_optimizer(model, 0.),Ranks('cpu')
     for i in range(150):
         for g in opt.param_groups: g['lr'] = lr_at(i, 150, 4e-3, warmup=10)

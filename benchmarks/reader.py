@@ -1,0 +1,35 @@
+"""How fast windows are read, by one process on one thread
+
+python benchmarks/reader.py CORPUS [--max_seq_len 8192]
+
+Plain windows, windows with all augmentation, and whole batches with the lists of attention blocks that a model needs; all by the code that a loader process runs."""
+import time
+from statistics import median
+import torch
+from fastcore.script import call_parse
+from report import report
+from meloformer.corpus import Corpus
+from meloformer.model import MeloFormer, config
+from meloformer.packing import Packs, Window
+from meloformer.train import batcher
+
+@call_parse
+def main(
+    corpus: str, # Folder made by meloformer prepare
+    max_seq_len: int = 8192,
+    repeats: int = 7 # Each of as many windows as a second allows
+):
+    "Time the reader"
+    torch.set_num_threads(1)
+    corpus,window = Corpus(corpus, 'train'),Window(max_seq_len)
+    make = batcher(MeloFormer(config('tiny')), window)
+    plain,asked = Packs(corpus, window),Packs(corpus, window, transpose=5, drop_players=.3, questions=.5)
+    kinds = dict(plain=lambda i: plain[i], augmented=lambda i: asked[i], batches=lambda i: make([asked[i]]))
+    rates = {k: [] for k in kinds}
+    full = sum(int((plain[i]['document']>=0).sum()) for i in range(len(plain)))/len(plain)/window.tokens
+    for r in range(repeats+1):
+        for k,f in kinds.items():
+            start,n = time.perf_counter(),0
+            while time.perf_counter()-start < 1: f(n%len(plain)); n += 1
+            if r: rates[k].append(n*window.tokens/(time.perf_counter()-start)) # the first round warms up
+    report('reader', command='python benchmarks/reader.py CORPUS', max_seq_len=max_seq_len, windows=len(plain), filled=round(full, 4), tokens_per_second={k: round(median(v)) for k,v in rates.items()})
