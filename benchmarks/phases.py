@@ -19,7 +19,7 @@ def train(flags, run, last):
     "Figures of each phase, and of the whole, which is stopped at step `last`"
     start,first,peak,log = time.perf_counter(),None,{},run/'log.jsonl'
     p = subprocess.Popen([sys.executable, '-m', 'meloformer.cli', 'train', *(str(x) for k,v in flags.items() for x in ((f'--{k}',) if v is True else (f'--{k}', v)))], stdout=subprocess.DEVNULL)
-    phase = 0
+    phase,asked = 0,False
     while p.poll() is None:
         time.sleep(.05)
         if log.exists() and (rows := log.read_text().splitlines()):
@@ -27,7 +27,7 @@ def train(flags, run, last):
             except ValueError: continue # half a line
             phase = row.get('phase', phase)
             if first is None: first = time.perf_counter()-start
-            if row['step'] >= last: p.terminate()
+            if row['step'] >= last and not asked: asked = not p.terminate()
         try: peak[phase] = max(peak.get(phase, 0), memory(p.pid))
         except (FileNotFoundError, ProcessLookupError): pass # it has just ended
     assert p.returncode == 0
