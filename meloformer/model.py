@@ -317,7 +317,7 @@ def _advance(self:MeloFormer, cache, x_D, row):
         x = x + b.feed_forward(x)
     return x
 
-# %% ../nbs/13_model.ipynb #9cb8ecd1
+# %% ../nbs/13_model.ipynb #fcae8fe0
 @patch
 @torch.no_grad()
 def step(self:MeloFormer,
@@ -332,32 +332,36 @@ def step(self:MeloFormer,
 
 @patch
 @torch.no_grad()
-def close_bar(self:MeloFormer, cache:Cache):
+def close_bar(self:MeloFormer,
+    cache: Cache,
+    then: int = None # Number of the bar that is written next (default: the one after)
+):
     "Write the summary of the bar that has just ended"
     last = cache.view(slice(-1, None))
     new = dict(document=last.document, bar=last.bar, order=last.order+1, program=NO_PROGRAM, kind=SUMMARY, index=len(cache.bar_tokens), position=0, slot=last.slot)
     x = self.summary+torch.stack(cache.bar_tokens).mean(0)
     self._advance(cache, x, torch.tensor([int(new[f]) for f in FIELDS], dtype=torch.int32, device=x.device))
     cache.bar_tokens,cache.bars = [],cache.bars+1
-    self.forget(cache, last.bar+1)
+    self.forget(cache, last.bar+1 if then is None else then)
 
 @patch
 def forget(self:MeloFormer,
     cache: Cache,
-    bar: int # The next that is written; those after it count on
+    bar: int # The next that is written; those after it are later in the piece
 ):
     "Drop the tokens of bars that no later bar reads, and leave their summaries"
     if self.reach is None: return
     ids = cache.view()
     cache.keep(((ids.kind == SUMMARY) | (ids.bar >= bar-self.reach)).nonzero()[:, 0])
 
-# %% ../nbs/13_model.ipynb #5992cb1c
+# %% ../nbs/13_model.ipynb #92bbceb3
 @patch
 @torch.no_grad()
 def prefill(self:MeloFormer,
     cache: Cache, # A fresh one
     tokens_1T: Tensor, # The beginning of a piece
-    ids: Ids      # Of shape (1, S+T), a slot for each bar
+    ids: Ids,     # Of shape (1, S+T), a slot for each bar
+    then: int = None # Number of the bar that is written next (default: the last goes on)
 ) -> Tensor: # Logits of the next token, shape (V,)
     "Read a whole prompt into the cache"
     S,at = ids.n_summaries,int(ids.slot[0, -1])
@@ -372,7 +376,7 @@ def prefill(self:MeloFormer,
     for l,b in enumerate(self.blocks):
         def keep(i, k, v): cache.put(i, l, (k[:, :, held], v[:, :, held]), slice(None))
         x = b(x, cos, sin, plan, keep)
-    self.forget(cache, ids.bar[0, -1])
+    self.forget(cache, ids.bar[0, -1] if then is None else min(then, int(ids.bar[0, -1])))
     return self.logits(x[:, -1:])[0, 0]
 
 # %% ../nbs/13_model.ipynb #003c6100
