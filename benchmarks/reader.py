@@ -2,7 +2,7 @@
 
 python benchmarks/reader.py CORPUS [--max_seq_len 8192]
 
-Plain windows, windows with all augmentation, and whole batches with the lists of attention blocks that a model needs; all by the code that a loader process runs."""
+Plain windows, windows with all augmentation, and whole batches with the lists of attention blocks that a model needs, on a card or on a processor; all by the code that a loader process runs."""
 import time
 from statistics import median
 import torch
@@ -22,9 +22,10 @@ def main(
     "Time the reader"
     torch.set_num_threads(1)
     corpus,window = Corpus(corpus, 'train'),Window(max_seq_len)
-    make = batcher(MeloFormer(config('tiny')), window)
+    net = MeloFormer(config('tiny'))
+    card,processor = batcher(net, window, 'cuda'),batcher(net, window)
     plain,asked = Packs(corpus, window),Packs(corpus, window, transpose=5, drop_players=.3, questions=.5)
-    kinds = dict(plain=lambda i: plain[i], augmented=lambda i: asked[i], batches=lambda i: make([asked[i]]))
+    kinds = dict(plain=lambda i: plain[i], augmented=lambda i: asked[i], batches=lambda i: card([asked[i]]), batches_on_cpu=lambda i: processor([asked[i]]))
     rates = {k: [] for k in kinds}
     full = sum(int((plain[i]['document']>=0).sum()) for i in range(len(plain)))/len(plain)/window.tokens
     for r in range(repeats+1):
