@@ -86,7 +86,7 @@ def pack(
         bisect.insort(room, (left-n, w))
     return packs
 
-# %% ../nbs/10_packing.ipynb #60d5f8a6
+# %% ../nbs/10_packing.ipynb #4dedb261
 class Packs(Dataset):
     "`packs[position]`: the packed window at a position of the endless order"
     def __init__(self,
@@ -96,10 +96,11 @@ class Packs(Dataset):
         transpose: int = 0, # Each piece is moved by up to this many semitones, up or down
         drop_players: float = 0., # Share of pieces that lose some of their players
         questions: float = 0., # Share of pieces written as question and answer
+        task: str = None, # Ask only questions of this task, and have only their answers guessed
         shuffle: bool = True # Without: one pass in the order of the corpus, for validation
     ):
         self.corpus,self.window,self.seed,self.shuffle = corpus,window,seed,shuffle
-        self.transpose,self.drop_players,self.questions = transpose,drop_players,questions
+        self.transpose,self.drop_players,self.questions,self.task = transpose,drop_players,questions,task
         self.chunks,self.dropped_bars = chunks(corpus, window)
         self._plans,self._edges = {},[0]
 
@@ -123,7 +124,7 @@ class Packs(Dataset):
 
     def __len__(self): return len(self.plan(0))
 
-# %% ../nbs/10_packing.ipynb #e682ebd0
+# %% ../nbs/10_packing.ipynb #4dbfa876
 STRUCTURE = ('document','bar','program','kind','index','position')
 
 @patch
@@ -145,7 +146,8 @@ def _document(self:Packs, chunk, rng, room, slots):
     if self.transpose: t = transposed(hid, t, int(rng.integers(-self.transpose, self.transpose+1)))
     if self.drop_players and rng.random() < self.drop_players: t = without(hid, t, some_of(rng, len(players(hid, t)[0])))
     if not (self.questions and rng.random() < self.questions): return Part(t)
-    return context_first(hid, t, *draw_question(rng, int(chunk['bars']), len(players(hid, t)[0])), room, slots)
+    part = context_first(hid, t, *draw_question(rng, int(chunk['bars']), len(players(hid, t)[0]), self.task), room, slots)
+    return part._replace(silent=part.question) if self.task else part
 
 def assemble(
     hid: HID,

@@ -20,10 +20,14 @@ from torch.nn.parallel import DistributedDataParallel
 # %% ../nbs/16_ranks.ipynb #9db7a022
 class Ranks:
     "This process among those of `torchrun`"
-    def __init__(self, device=None):
+    def __init__(self,
+        device: str = None,   # 'cpu' to leave a graphics card alone
+        precision: str = None # Of matrix products and activations, 'bf16' or 'fp32' (default: bf16 on a card); weights are float32
+    ):
         self.rank,self.world = int(os.environ.get('RANK', 0)),int(os.environ.get('WORLD_SIZE', 1))
         cuda = torch.cuda.is_available() and device!='cpu'
         self.device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda else 'cpu')
+        self.half = (precision or ('bf16' if cuda else 'fp32')) == 'bf16'
         if cuda: torch.cuda.set_device(self.device)
         if self.world>1 and not dist.is_initialized(): self._meet('nccl' if cuda else 'gloo')
 

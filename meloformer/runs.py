@@ -157,7 +157,7 @@ class Log:
     def close(self):
         if self.on: self.file.close(); self.board.close()
 
-# %% ../nbs/17_runs.ipynb #9aec8309
+# %% ../nbs/17_runs.ipynb #4ace4666
 @patch
 def curve(self:Log,
     lines: dict = {} # Name -> bits a note, drawn as levels
@@ -171,7 +171,7 @@ def curve(self:Log,
         r = [(o['step'], o[k]) for o in self.rows if k in o]
         if r: ax.plot(*zip(*r), lw=1.2, marker='.' if k=='val_bits' else None)
         ax.set(xlabel='step', ylabel=lab)
-    for k,v in lines.items(): b.axhline(v, color='.6', lw=.8, ls='--'); b.annotate(k, (0, v), fontsize=7, color='.4')
+    for k,v in lines.items(): b.axhline(v, color='.6', lw=.8, ls='--'); b.annotate(k, (0, v), xycoords=('axes fraction','data'), fontsize=7, color='.4', va='bottom')
     if (last := next((o['val_bits_from'] for o in reversed(self.rows) if 'val_bits_from' in o), None)): c.plot(list(last), list(last.values()), marker='.', lw=1.2)
     c.set(xlabel='tokens into the piece, from', ylabel='bits a note, validation')
     for ax in (a,b,c): ax.spines[['top','right']].set_visible(False)

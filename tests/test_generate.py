@@ -38,7 +38,7 @@ def test_cached_is_recomputed_out_of_order(mask):
     m,tokens = model(mask),write(Ask(bars=44, most=12), mask=mask)
     ask = ask_for(HID24, tokens, bars=(36, 39), most=20)
     t = np.array(list(compose(m, HID24, ask)))
-    numbers = [*ask.numbers, *(o.number for o in ask.blanks)]
+    numbers = ask.all_numbers
     whole = likelihood(m, HID24, t, numbers)
     n = len(ask.prompt)
     cache = Cache(m)

@@ -139,7 +139,7 @@ def losses(run): return {o['step']: o['loss'] for o in map(json.loads, (run/'log
 
 def test_any_number_of_ranks(corpus_folder, tmp_path):
     "A run on two ranks, sharded, goes on with one, and has the losses of a run on one"
-    args = ['--data', corpus_folder, *ARGS, '--gradient_accumulation_steps', 9, '--tokens_per_step', 700]
+    args = ['--data', corpus_folder, *ARGS, '--optimizer', 'adamw', '--tokens_per_step', 700]
     said = done(torchrun(script, *args, '--out', tmp_path/'run', '--shard', '--steps', 6))
     assert 'on 2 x cpu, sharded' in said and said.count('step 6/6') == 1
     done([sys.executable, script, *args, '--out', tmp_path/'one', '--steps', 6])
@@ -207,7 +207,7 @@ def test_a_checkpoint_of_long_ago(corpus_folder, tmp_path, monkeypatch):
     run = tmp_path/'run'
     model,hid = MeloFormer.load(find_checkpoint(run)),HID.load(find_checkpoint(run))
     assert ' '.join(hid.describe(list(compose(model, hid, Ask(bars=2, temperature=0, most=20))))) == (tmp_path/'wrote.txt').read_text()
-    state = train(data=corpus_folder, out=run, **FEW|dict(model_size='golden'), steps=8, new_data=True)
+    state = train(data=corpus_folder, out=run, **FEW|dict(model_size='golden'), optimizer='adamw', steps=8, new_data=True)
     assert state['step'] == 8 and state['skipped'] == 0
 
 def test_the_first_command_line(monkeypatch, corpus_folder):
