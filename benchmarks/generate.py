@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from fastcore.script import call_parse
 from report import report
-from meloformer.generate import Ask, compose
+from meloformer.generate import compose
+from meloformer.guide import Ask
 from meloformer.hid import HID
 from meloformer.model import MeloFormer
 from meloformer.runs import find_checkpoint

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['HEAD', 'SIZES', 'Config', 'config', 'rotary', 'wide', 'rotate', 'Attention', 'Block', 'MeloFormer',
-           'count_parameters', 'batch_ids', 'losses', 'shake', 'leaks', 'Cache']
+           'count_parameters', 'batch_ids', 'losses', 'shake', 'leaks']
 
 # %% ../nbs/13_model.ipynb #ab570d4c
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from fastcore.basics import patch
 import torch
@@ -60,13 +61,17 @@ def config(
     return replace(SIZES[size], **changes)
 
 # %% ../nbs/13_model.ipynb #beefcbaa
+@lru_cache
+def _speeds(base, device):
+    "Radians for each step of the three coordinates, of each pair of numbers"
+    return [base**(-torch.arange(n, device=device)/n) for n in (11, 11, 10)]
+
 def rotary(
     ids: Ids,
     base: float = 10_000.
 ) -> tuple: # cos and sin, float32, each of shape (B, 1, N, HEAD/2)
     "Angles from the bar, from the token's index in the bar and from its grid position in the bar"
-    turns = torch.arange(HEAD//2, device=ids.bar.device).tensor_split(3)
-    angle = torch.cat([x[..., None]*base**(-torch.arange(len(t), device=x.device)/len(t)) for x,t in zip((ids.bar, ids.index, ids.position), turns)], -1)[:, None]
+    angle = torch.cat([x[..., None]*speed for x,speed in zip((ids.bar, ids.index, ids.position), _speeds(base, ids.bar.device))], -1)[:, None]
     return angle.cos(),angle.sin()
 
 def wide(x):
@@ -91,8 +96,8 @@ class Attention(nn.Module):
     def project(self, x_BND, cos, sin):
         "Queries, keys and values, each of shape (B, heads, N, HEAD)"
         B,N,_ = x_BND.shape
-        q,k,v = self.qkv(x_BND).view(B, N, -1, HEAD).transpose(1, 2).split([self.heads, self.kv_heads, self.kv_heads], 1)
-        q,k = (rotate(F.rms_norm(o, (HEAD,)), cos, sin) for o in (q,k))
+        qk,v = self.qkv(x_BND).view(B, N, -1, HEAD).transpose(1, 2).split([self.heads+self.kv_heads, self.kv_heads], 1)
+        q,k = rotate(F.rms_norm(qk, (HEAD,)), cos, sin).split([self.heads, self.kv_heads], 1)
         return q,k,v
 
     def join(self, o_BHNd): return self.out(o_BHNd.transpose(1, 2).flatten(2))
@@ -244,140 +249,6 @@ def leaks(
     with torch.no_grad(): d = (model(other, ids, plan)-model(tokens_BT, ids, plan)).abs().amax(-1)[0]
     after = (torch.arange(len(d))>=at) & (doc==doc[at])
     return float(d[~after].max()),float(d[after][1:].max())
-
-# %% ../nbs/13_model.ipynb #249a6b31
-class Cache:
-    "Keys and values of one piece so far, and the ids of each entry"
-    def __init__(self, model:MeloFormer, room=1024):
-        c,w = model.cfg,model.embed.weight
-        self.n,self.bar_tokens,self.bars = 0,[],0 # entries; embeddings of the open bar; bars closed
-        self.kv = w.new_zeros(2, 1+c.two_pass, c.layers, c.kv_heads, room, HEAD) # keys and values, by pass
-        self.ids = torch.zeros(len(FIELDS), room, dtype=torch.int32, device=w.device)
-        self.near,self.read,self.pass_ = self.kv[:, 0].clone(),torch.arange(0, device=w.device),0 # those that are read, side by side; which they are, of which pass
-
-    def view(self, i=slice(None)): return Ids(*self.ids[:, :self.n][:, i], 0)
-    def put(self, passes, layer, kv, at=slice(-1, None)):
-        "Keys and values of entries `at`, for one pass or a slice of passes"
-        for to,o in zip(self.kv[:, passes, layer, :, :self.n], kv): to[..., at, :] = o[0]
-
-    def add(self, row):
-        "One more entry"
-        if self.n == self.ids.shape[1]: self.grow(self.n+1)
-        self.ids[:, self.n] = row
-        self.n += 1
-
-    def grow(self, most):
-        "Make room for `most` entries"
-        more = max(most, 2*self.ids.shape[1])-self.ids.shape[1]
-        self.kv,self.near,self.ids = F.pad(self.kv, (0,0,0,more)),F.pad(self.near, (0,0,0,more)),F.pad(self.ids, (0, more))
-
-    def keep(self, which):
-        "Forget all entries but `which`, indices in order"
-        if len(which) == self.n: return
-        self.n = len(which)
-        self.kv[..., :self.n, :],self.ids[:, :self.n] = self.kv[..., which, :],self.ids[:, which]
-        self.read = which[:0]
-
-# %% ../nbs/13_model.ipynb #884046ad
-@patch
-def fetch(self:Cache,
-    read: Tensor, # Indices of the entries that the newest reads, ascending
-    pass_: int    # Out of which pass
-):
-    "Lay what is read side by side, all but the newest entry"
-    self.own = len(read)>0 and int(read[-1])==self.n-1 # does the newest read itself?
-    old = read[:len(read)-self.own]
-    if pass_!=self.pass_ or not torch.equal(old, self.read): self.near[..., :len(old), :] = self.kv[:, pass_][..., old, :]
-    self.read,self.pass_ = read,pass_
-
-@patch
-def nearby(self:Cache, layer, kv):
-    "Keys and values that are read in a layer, of shape (1, kv_heads, K, HEAD), when those of the newest entry are `kv`"
-    near = self.near[:, layer, :, :len(self.read)]
-    if self.own: near[:, :, -1] = torch.cat(kv)[:, :, 0]
-    return near[:, None]
-
-# %% ../nbs/13_model.ipynb #8600295b
-@patch
-def _advance(self:MeloFormer, cache, x_D, row):
-    "One new position through all layers: its output, shape (1, 1, D)"
-    cache.add(row)
-    me = cache.view(slice(-1, None))
-    summary = bool(me.kind == SUMMARY)
-    cache.fetch(self.rule.between(me, cache.view())[0].nonzero()[:, 0], 0 if summary else -1)
-    x = x_D.view(1, 1, -1)
-    cos,sin = rotary(Ids(*(getattr(me, f)[None] for f in FIELDS), 0))
-    for l,b in enumerate(self.blocks):
-        h = b.norm1(x)
-        q,*kv = b.attention.project(h, cos, sin)
-        cache.put(slice(None), l, kv)
-        y = b.attention.join(F.scaled_dot_product_attention(q, *cache.nearby(l, kv), enable_gqa=True))
-        if summary and self.cfg.two_pass: cache.put(1, l, b.attention.project_again(h+y, cos, sin))
-        x = x + y
-        x = x + b.feed_forward(x)
-    return x
-
-# %% ../nbs/13_model.ipynb #fcae8fe0
-@patch
-@torch.no_grad()
-def step(self:MeloFormer,
-    cache: Cache,
-    token: int,
-    row: Tensor # The token's ids, int32, in the order of `FIELDS`
-) -> Tensor: # Logits of the next token, shape (V,)
-    "Read one more token"
-    x = self.tokens_in(torch.tensor(token, device=row.device), row[FIELDS.index('program')])
-    cache.bar_tokens.append(x)
-    return self.logits(self._advance(cache, x, row))[0, 0]
-
-@patch
-@torch.no_grad()
-def close_bar(self:MeloFormer,
-    cache: Cache,
-    then: int = None # Number of the bar that is written next (default: the one after)
-):
-    "Write the summary of the bar that has just ended"
-    last = cache.view(slice(-1, None))
-    new = dict(document=last.document, bar=last.bar, order=last.order+1, program=NO_PROGRAM, kind=SUMMARY, index=len(cache.bar_tokens), position=0, slot=last.slot)
-    x = self.summary+torch.stack(cache.bar_tokens).mean(0)
-    self._advance(cache, x, torch.tensor([int(new[f]) for f in FIELDS], dtype=torch.int32, device=x.device))
-    cache.bar_tokens,cache.bars = [],cache.bars+1
-    self.forget(cache, last.bar+1 if then is None else then)
-
-@patch
-def forget(self:MeloFormer,
-    cache: Cache,
-    bar: int # The next that is written; those after it are later in the piece
-):
-    "Drop the tokens of bars that no later bar reads, and leave their summaries"
-    if self.reach is None: return
-    ids = cache.view()
-    cache.keep(((ids.kind == SUMMARY) | (ids.bar >= bar-self.reach)).nonzero()[:, 0])
-
-# %% ../nbs/13_model.ipynb #92bbceb3
-@patch
-@torch.no_grad()
-def prefill(self:MeloFormer,
-    cache: Cache, # A fresh one
-    tokens_1T: Tensor, # The beginning of a piece
-    ids: Ids,     # Of shape (1, S+T), a slot for each bar
-    then: int = None # Number of the bar that is written next (default: the last goes on)
-) -> Tensor: # Logits of the next token, shape (V,)
-    "Read a whole prompt into the cache"
-    S,at = ids.n_summaries,int(ids.slot[0, -1])
-    held = torch.cat([torch.arange(at), torch.arange(S, ids.shape[1])]).to(tokens_1T.device)
-    x = self.embed_all(tokens_1T, ids)
-    cos,sin = rotary(ids)
-    plan = self.plan(ids).bind(*self.rules)
-    if len(held) > cache.ids.shape[1]: cache.grow(len(held))
-    cache.n,cache.bars = len(held),at
-    cache.ids[:, :cache.n] = torch.stack([getattr(ids, f)[0, held] for f in FIELDS])
-    cache.bar_tokens = list(self.tokens_in(tokens_1T, ids.program[:, S:])[0, ids.slot[0, S:]==at])
-    for l,b in enumerate(self.blocks):
-        def keep(i, k, v): cache.put(i, l, (k[:, :, held], v[:, :, held]), slice(None))
-        x = b(x, cos, sin, plan, keep)
-    self.forget(cache, ids.bar[0, -1] if then is None else min(then, int(ids.bar[0, -1])))
-    return self.logits(x[:, -1:])[0, 0]
 
 # %% ../nbs/13_model.ipynb #003c6100
 @patch

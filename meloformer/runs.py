@@ -61,10 +61,10 @@ def checkpoints(
     return sorted(o for o in Path(run).glob('step_*') if o.suffix!='.part' and (o/'train.pt').is_file())
 
 def find_checkpoint(
-    path # A run's folder, or a checkpoint
+    path=None # A run's folder, or a checkpoint (default: the model that comes with the package)
 ) -> Path:
     "The checkpoint to use: `path` itself, or the best of the run, or its newest"
-    path = Path(path)
+    path = Path(__file__).parent/'weights' if path is None else Path(path)
     if (path/'model.json').is_file(): return path
     if (path/'best').is_file() and ((best := path/(path/'best').read_text().strip())/'model.json').is_file(): return best
     if not (all_ := checkpoints(path)): raise ValueError(f'{path}: holds no checkpoint; train a model first: meloformer train --data CORPUS --out {path}')

@@ -29,7 +29,8 @@ from .model import *
 from .optim import *
 from .ranks import *
 from .runs import *
-from .generate import Ask, compose
+from .guide import Ask
+from .generate import compose
 
 # %% ../nbs/20_train.ipynb #5f4df975
 @dataclass(frozen=True)

@@ -5,11 +5,14 @@ import pytest
 import symusic
 import torch
 from meloformer.chords import parse_progression
-from meloformer.generate import Ask, Tracker, answered, ask_for, compose, likelihood, parse_instruments, piece_ids, prompt_of
+from meloformer.cache import Cache
+from meloformer.generate import answered, ask_for, compose, compose_form, compose_loop, compose_many, likelihood, parse_form, prompt_of, wish, written
+from meloformer.guide import Ask, Tracker, parse_instruments, piece_ids
 from meloformer.grid import DRUMS, TEMPOS
 from meloformer.hid import HID, random_walk
 from meloformer.masks import PRESETS
-from meloformer.model import Cache, Config, MeloFormer, shake
+from meloformer.model import Config, MeloFormer, shake
+from meloformer.rules import parse_rules
 from meloformer.score import Score
 
 HID24 = HID()
@@ -19,12 +22,18 @@ def model(mask='meloformer'):
 
 def write(ask, seed=0, mask='meloformer'): return np.array(list(compose(model(mask), HID24, ask, seed)))
 
-def stepped(m, tokens, numbers=None):
-    "Logits token by token, and the cache at the end"
-    cache,track,got = Cache(m),Tracker(HID24, numbers),[]
-    for t in tokens.tolist():
-        if track.add(t): m.close_bar(cache, track.bar)
-        got.append(m.step(cache, t, track.row))
+def stepped(m, tokens, numbers=None, cache=None, start=0):
+    "Logits token by token from `start` on, and the cache at the end"
+    cache,track,got = cache or Cache(m),Tracker(HID24, numbers),[]
+    read = lambda t,row: m.step(cache, torch.tensor([t]), torch.tensor([row], dtype=torch.int32))[0]
+    for i,t in enumerate(tokens.tolist()):
+        closing = track.summary_row
+        new = track.add(t)
+        if i < start: continue
+        if new:
+            read(0, closing)
+            cache.turn(0, track.bar)
+        got.append(read(t, track.row))
     return torch.stack(got),cache
 
 @pytest.mark.parametrize('mask', PRESETS)
@@ -44,18 +53,12 @@ def test_cached_is_recomputed_out_of_order(mask):
     cache = Cache(m)
     ids = piece_ids(HID24, ask.prompt, ask.numbers)
     torch.testing.assert_close(m.prefill(cache, torch.from_numpy(ask.prompt.astype(np.int64))[None], ids, 36), whole[n-1], rtol=0, atol=1e-4)
-    track,got = Tracker(HID24, numbers),[]
-    for i,o in enumerate(t.tolist()):
-        new = track.add(o)
-        if i < n: continue
-        if new: m.close_bar(cache, track.bar)
-        got.append(m.step(cache, o, track.row))
-    torch.testing.assert_close(torch.stack(got), whole[n:], rtol=0, atol=1e-4)
+    torch.testing.assert_close(stepped(m, t, numbers, cache, n)[0], whole[n:], rtol=0, atol=1e-4)
 
 def test_cached_is_recomputed_over_300_bars():
     m,tokens = model(),write(Ask(bars=305, most=8, meter=(2,4), tempo=120))
     got,cache = stepped(m, tokens)
-    assert cache.bars == 304
+    assert sum(k.summary for k in cache.kept[0]) == 304
     torch.testing.assert_close(got, likelihood(m, HID24, tokens), rtol=0, atol=1e-4)
 
 def cells(tokens):
@@ -139,3 +142,45 @@ def test_opens_everywhere(tmp_path):
     s.write(f)
     assert sum(len(t.notes) for t in symusic.Score(f).tracks) == len(s.notes)
     assert len(pretty_midi.PrettyMIDI(str(f)).instruments) == len(miditoolkit.MidiFile(str(f)).instruments) == 3
+
+def test_side_by_side():
+    "Pieces that begin and end at different times are those that are written alone"
+    tokens = write(Ask(bars=6, most=60))
+    asks = [Ask(bars=2, most=60), Ask(bars=5, most=60, temperature=.7), Ask(bars=8, most=60, prompt=prompt_of(HID24, HID24.decode(tokens), 3)), ask_for(HID24, tokens, (2, 4), most=60)]
+    m = model()
+    for i,(a,t) in enumerate(zip(asks, compose_many(m, HID24, asks, range(4)))): assert np.array_equal(t, list(compose(m, HID24, a, i)))
+
+RULES = dict(scale=('C major', lambda n: np.isin(n['pitch'][n['program']!=DRUMS]%12, [0, 2, 4, 5, 7, 9, 11]).all()),
+    pitch_range=('piano C3-C5, bass 28-50', lambda n: np.isin(n['pitch'][n['program']==0], range(48, 73)).all() and np.isin(n['pitch'][n['program']==32], range(28, 51)).all()),
+    polyphony=('1', lambda n: max(Counter(map(tuple, n[n['program']!=DRUMS][['bar','program','position']].tolist())).values())==1),
+    density=('drums 3-5, piano -4', lambda n: all(3<=c<=5 for c in a_bar(n, DRUMS)) and all(c<=4 for c in a_bar(n, 0))),
+    chord_tones=('beats', lambda n: all(p in ((9, 0, 4), (5, 9, 0))[b%2] for b,p in zip(n['bar'].tolist(), (n['pitch']%12).tolist()))))
+
+def a_bar(n, program): return Counter(n['bar'][n['program']==program].tolist()).values()
+
+@pytest.mark.parametrize('name', RULES)
+def test_rules_are_kept(name):
+    words,kept = RULES[name]
+    for seed in range(3):
+        ask = wish(HID24, bars=4, chords='Am F', instruments='piano, bass, drums', meter='4/4', rules=parse_rules(**{name: words}))
+        ask.most = 90
+        n = HID24.decode_grid(write(ask, seed))[0].notes
+        if name=='chord_tones': n = n[(n['position']%24==0) & (n['program']!=DRUMS)]
+        assert len(n) and kept(n)
+
+def test_rules_leave_the_rest_alone():
+    "Bars that are filled in keep to them; the bars around are as they were"
+    tokens = write(Ask(bars=6, most=60, programs=parse_instruments('piano, violin')))
+    before = cells(tokens)[0]
+    ask = ask_for(HID24, tokens, (2, 4), most=60, rules=parse_rules('D dorian'))
+    after = cells(answered(HID24, ask, np.array(list(compose(model(), HID24, ask)))))[0]
+    assert {k: v for k,v in before.items() if k[0] not in (2, 3)} == {k: v for k,v in after.items() if k[0] not in (2, 3)}
+    assert all(o[5]%12 in (2, 4, 5, 7, 9, 11, 0) for k,v in after.items() if k[0] in (2, 3) for o in v)
+
+def test_forms_and_loops():
+    m,ask = model(),Ask(bars=8, most=40, meter=(3,4), programs=parse_instruments('piano, bass'), chords=parse_progression('C G'))
+    notes = cells(compose_form(m, HID24, ask, parse_form('ABAA'), 3))[0]
+    section = lambda i: sorted((b-2*i, p, k, o[3], o[5]) for (b,p,k),v in notes.items() if 2*i<=b<2*i+2 for o in v)
+    assert section(0)==section(2)==section(3)!=section(1)
+    s = written(m, HID24, ask, 3, loop=True)
+    assert (s.notes['onset']+s.notes['duration']).max() <= 8*3*s.tpq and len(s.bars())==8

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from meloformer.corpus import Corpus
-from meloformer.generate import Ask, compose
+from meloformer.generate import compose
+from meloformer.guide import Ask
 from meloformer.hid import HID
 from meloformer.model import SIZES, Config, MeloFormer
 from meloformer.optim import LEARNING_RATES, lr_at, make_optimizer
