@@ -25,7 +25,7 @@ from .grid import _follow
 from .chords import *
 from .chords import _clock
 from .hid import *
-from .hid import BOS, EOS
+from .hid import EOS
 from .similar import _mix
 from .corpus import *
 from .parts import *
