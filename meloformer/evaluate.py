@@ -618,7 +618,7 @@ def _draw_copies(ax, r, names, color):
             ax.plot([o['median'], o['most']], [y, y], '-', color=color[k], lw=1)
             ax.plot(o['median'], y, 'os^v'[j], color=color[k], ms=4, label=f if not i else None)
     ax.set(yticks=range(len(names)), yticklabels=[f"{k}, {r['copies'][k]['copied_bars']:.0%} of bars" for k in names], xscale='symlog', xlim=(0, None),
-        xlabel='notes of the longest copied span: median to most', title='copied from the training split')
+        xlabel='notes of the longest span, median to most', title='copied from the training split')
     ax.invert_yaxis()
 
 def _draw_form(ax, r, names, color):
@@ -633,7 +633,7 @@ def _draw_kind(ax, r, names, color):
         for f,mark in (('by_chance','|'), ('distance','o')):
             has = [(j, o[k][f]) for j,o in enumerate(r['described'].values()) if k in o]
             ax.plot([v for _,v in has], [j for j,_ in has], mark, color=color[k], ms=5 if f=='distance' else 10, label=k if f=='distance' else None)
-    ax.set(yticks=range(len(kinds)), yticklabels=kinds, xlabel='standard deviations from the training split; |: by chance', title='kind', xlim=0, xscale='symlog')
+    ax.set(yticks=range(len(kinds)), yticklabels=kinds, xlabel='distance from training; |: by chance', title='kind', xlim=0, xscale='symlog')
     ax.invert_yaxis()
 
 # %% ../nbs/27_evaluate.ipynb #81b8a03f
@@ -709,7 +709,7 @@ def _read(source, hid, bars):
 # %% ../nbs/27_evaluate.ipynb #7f2253d7
 @call_parse
 def evaluate(
-    source: str,  # A run of meloformer train, one of its checkpoints, or a folder of MIDI
+    source: str,  # A run of meloformer train, one of its checkpoints, or a folder or list of MIDI
     data: str = 'data', # Prepared corpus that the model was trained on
     out: str = 'evaluation', # Folder for the pieces, evaluation.json and evaluation.png
     pieces: int = 16, # Pieces to write with nothing asked, and as many for chords, players, meters and tempi of validation pieces
