@@ -395,7 +395,6 @@ def _draw_sections(self, ax, sections):
     from matplotlib.patches import Rectangle
     width,height = ax.figure.get_size_inches()
     end,starts,tall = ax.get_xlim()[1],self.bars()['onset'],.17/height
-    if bad := [b for b,_ in sections if not 0<=b<len(starts)]: raise ValueError(f'section at bar {bad[0]}: the piece has {len(starts)} bars, counted from 0')
     sections,low = sorted(sections),1+(1.3 if self.chords else .3)*tall
     for i,(b,name) in enumerate(sections):
         a,stop = int(starts[b]),int(starts[sections[i+1][0]]) if i+1<len(sections) else end
@@ -418,6 +417,8 @@ def plot(self:Score,
     "Piano roll: one colour an instrument, bar lines, above them chord names and sections"
     import matplotlib.pyplot as plt
     from matplotlib.collections import LineCollection
+    n_bars = len(self.bars())
+    if bad := [b for b,_ in sections if not 0<=b<n_bars]: raise ValueError(f'section at bar {bad[0]}: the piece has {n_bars} bars, counted from 0')
     if ax is None: ax = plt.subplots(figsize=figsize, layout='constrained')[1]
     n,names,cmap = self.notes,_player_names(self.tracks),plt.get_cmap('tab10' if len(self.tracks)<=10 else 'tab20')
     _bar_axis(self, ax)
