@@ -7,8 +7,8 @@ __all__ = ['STOP', 'Thought', 'DRUM_CHANNEL', 'MELODIC', 'LATE', 'STALE', 'LEAD'
            'Channels', 'Performance', 'Stopped', 'Performer', 'call_score', 'prompt_from', 'endless', 'Thinker',
            'open_output', 'open_input', 'live']
 
-# %% ../nbs/25_live.ipynb #3c03c129
-import heapq, signal, threading, time
+# %% ../nbs/25_live.ipynb #e05af21c
+import gc, heapq, signal, threading, time
 from collections import deque, namedtuple
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,7 +32,7 @@ from .runs import *
 from .generate import *
 from .generate import _asked
 
-# %% ../nbs/25_live.ipynb #0e4f71e7
+# %% ../nbs/25_live.ipynb #718fb4eb
 STOP = 'stop'
 Thought = namedtuple('Thought', 'number score seconds') # A bar, with tick 0 at its bar line, and how long it took to think
 
@@ -48,7 +48,7 @@ class Inbox:
         try: return self.queue.get(timeout=None if until==inf else max(0, until-self.now()))
         except Empty: return None
 
-# %% ../nbs/25_live.ipynb #b0b9011d
+# %% ../nbs/25_live.ipynb #da9b2c53
 class Rehearsal:
     "An inbox without waiting: its clock jumps to whatever comes next"
     def __init__(self): self.time,self.coming,self.n = 0.,[],0
@@ -65,7 +65,7 @@ class Rehearsal:
         assert until < inf, 'waits for ever'
         self.time = max(self.time, until)
 
-# %% ../nbs/25_live.ipynb #55db7138
+# %% ../nbs/25_live.ipynb #602549da
 class Reader:
     "A thinker that knows the bars already and takes a given time for each: for rehearsals, and to play what is written"
     def __init__(self,
@@ -89,7 +89,7 @@ class Tape:
     def send(self, message): self.sent.append((self.inbox.now(), message))
     def close(self): pass
 
-# %% ../nbs/25_live.ipynb #1037abdf
+# %% ../nbs/25_live.ipynb #0ad18041
 DRUM_CHANNEL = 9 # musicians say 10
 MELODIC = [c for c in range(16) if c!=DRUM_CHANNEL]
 
@@ -114,7 +114,7 @@ class Channels:
         near = {p: self.of[next((o for o in first if o[0]==p[0]), first[-1])] for p in rest}
         return [DRUM_CHANNEL if t.is_drum else near[p] if p in near else self.of[p] for p,t in zip(who, tracks)],changes
 
-# %% ../nbs/25_live.ipynb #f7ffd122
+# %% ../nbs/25_live.ipynb #6604521d
 LATE = .01  # Seconds after which a message counts as late; ears notice from about here on
 STALE = .1  # Seconds after which a note is not begun any more
 LEAD = .125 # Seconds between the first bar's arrival and its sounding
@@ -145,7 +145,7 @@ class Performance:
         if self.shared: res.append(f'{self.shared} times a player shared a channel with another')
         return '\n'.join(res)
 
-# %% ../nbs/25_live.ipynb #9a8f2c62
+# %% ../nbs/25_live.ipynb #d8b8d88a
 @patch
 def plot(self:Performance,
     figsize = (6,3) # Inches
@@ -164,7 +164,7 @@ def plot(self:Performance,
     for ax in (a,b): ax.spines[['top','right']].set_visible(False)
     return fig
 
-# %% ../nbs/25_live.ipynb #21b59219
+# %% ../nbs/25_live.ipynb #fba0e308
 class Stopped(Exception): "Somebody wants it to stop"
 
 class Performer:
@@ -178,7 +178,7 @@ class Performer:
         self.plan,self.n,self.sounding,self.used = [],0,{},set()  # what is to be done when; notes that sound; channels in use
         self.channels,self.log = Channels(),Performance()
         self.line,self.beat,self.end = None,.5,0.   # next bar line, seconds of a beat, when the last note ends
-        self.heard,self.bars,self.click = [],[],False # (time, message) from a player; bars that were played; is there a metronome?
+        self.heard,self.bars,self.talk,self.click = [],[],[],False # (time, message) from a player; bars that were played; calls and answers; is there a metronome?
 
     def at(self, time, rank, do, *args):
         "Plan something; at one time note-offs (0) come before programs (1) and note-ons (2)"
@@ -192,7 +192,7 @@ class Performer:
         log.sent,log.late,log.worst = log.sent+1,log.late+(late>LATE),max(log.worst, late)
         log.delays.append((planned, late))
 
-# %% ../nbs/25_live.ipynb #2e24ca42
+# %% ../nbs/25_live.ipynb #aa7e831a
 @patch
 def note_on(self:Performer, planned, channel, pitch, velocity, end):
     "Begin a note, unless it is far too late, and plan its end"
@@ -223,7 +223,7 @@ def silence(self:Performer):
     for channel in sorted(self.used): self.port.send(mido.Message('control_change', channel=channel, control=123)) # all notes off
     self.sounding,self.used = {},set()
 
-# %% ../nbs/25_live.ipynb #2e25b4e2
+# %% ../nbs/25_live.ipynb #e388bb07
 @patch
 def until(self:Performer,
     time: float # By the inbox's clock
@@ -240,7 +240,7 @@ def until(self:Performer,
         if isinstance(what, Thought): return what
         if what is not None: self.heard.append(what)
 
-# %% ../nbs/25_live.ipynb #a4a1c666
+# %% ../nbs/25_live.ipynb #83c352f2
 @patch
 def place(self:Performer,
     thought: Thought,
@@ -263,7 +263,7 @@ def place(self:Performer,
     self.log.shared,self.log.start = self.channels.shared,line if self.log.start is None else self.log.start
     self.bars.append(bar)
 
-# %% ../nbs/25_live.ipynb #49faf338
+# %% ../nbs/25_live.ipynb #fbf9b43a
 @patch
 def wait_a_beat(self:Performer):
     "The bar line has come without a bar: move it, beat by beat, to a time that is yet to come; returns how far"
@@ -300,22 +300,26 @@ def play(self:Performer,
             waited = 0
     while self.until(self.line) is not None: pass
 
-# %% ../nbs/25_live.ipynb #3447a103
+# %% ../nbs/25_live.ipynb #a10966ae
 @patch
 def perform(self:Performer,
     what, *args, **kwargs # A function, such as `play`, and what it needs
 ) -> Performance:
     "Do it, and leave no note sounding, however it ends; to be stopped is no error"
+    gc.freeze() # or else, with PyTorch loaded, a sweep of the garbage collector takes longer than a late note
     try:
         what(*args, **kwargs)
         self.until(self.end)
     except Stopped: pass
     finally:
         self.silence()
-        self.log.end = self.inbox.now()
+        gc.unfreeze()
+        self.log.end = end = self.inbox.now()
+        begun = sum(line < end for line,*_ in self.log.bars)
+        self.log.bars,self.bars = self.log.bars[:begun],self.bars[:begun]
     return self.log
 
-# %% ../nbs/25_live.ipynb #35a28ace
+# %% ../nbs/25_live.ipynb #e7efc2fe
 @patch
 def tick(self:Performer, time, strong): self.at(time, 2, self.note_on, DRUM_CHANNEL, 37, 100 if strong else 60, time+.05) # a side stick
 
@@ -332,7 +336,7 @@ def listen(self:Performer,
     while self.until(self.line) is not None: pass
     return start,self.line
 
-# %% ../nbs/25_live.ipynb #d1450edf
+# %% ../nbs/25_live.ipynb #0ede1425
 def call_score(
     heard: list,   # (seconds, `mido.Message`), in order
     start: float,  # The first bar line
@@ -360,7 +364,7 @@ def call_score(
     rows['track'] = np.searchsorted(used, rows['track'])
     return Score(480, rows, [tracks[i] for i in used], columns(TEMPO, onset=[0], bpm=float(bpm)), columns(METER, onset=[0], numerator=meter[0], denominator=meter[1]))
 
-# %% ../nbs/25_live.ipynb #a7b18a5c
+# %% ../nbs/25_live.ipynb #7e58fa7c
 def prompt_from(
     hid: HID,
     pieces: list, # `Score`s of `bars` bars each
@@ -385,7 +389,7 @@ def converse(self:Performer,
     say = lambda text: None # Told what goes on
 ):
     "Listen, answer, and so on; where nobody plays, listen again"
-    (beats,_),talk,n = ask.meter,[],0
+    (beats,_),talk,n = ask.meter,self.talk,0
     self.line,self.beat = self.inbox.now()+LEAD,240/self.tempo/ask.meter[1]
     say('counting in')
     self.listen(1, beats)
@@ -402,7 +406,7 @@ def converse(self:Performer,
         talk.append(concat(*self.bars[-bars:], bars=1, hid=hid))
         n += 1
 
-# %% ../nbs/25_live.ipynb #45ad9c06
+# %% ../nbs/25_live.ipynb #5c10c30e
 def endless(
     model: MeloFormer,
     hid: HID,
@@ -423,7 +427,7 @@ def endless(
         ask = replace(ask, prompt=prompt_from(hid, bars, 1, remember), chords=ask.chords and ask.chords[k:]+ask.chords[:k], numbers=None)
         seed += 1
 
-# %% ../nbs/25_live.ipynb #dccf3fff
+# %% ../nbs/25_live.ipynb #ff9175bb
 def _think(pipe, ckpt, device):
     "The thinker's process: questions and wishes for one more bar come in, bars or errors go out"
     try:
@@ -441,7 +445,7 @@ def _think(pipe, ckpt, device):
     except EOFError: return
     except Exception as e: pipe.send(e)
 
-# %% ../nbs/25_live.ipynb #0eaa9fd0
+# %% ../nbs/25_live.ipynb #83beb462
 class Thinker:
     "A model in a process of its own; its `Thought`s go to an inbox"
     def __init__(self,
@@ -480,7 +484,7 @@ class Thinker:
         self.process.kill()
         self.process.join()
 
-# %% ../nbs/25_live.ipynb #e15b823d
+# %% ../nbs/25_live.ipynb #70509774
 def _midi(f, *args, **kwargs):
     "Call something of mido's backend"
     try: return f(*args, **kwargs)
@@ -496,7 +500,7 @@ def _pick(names, wanted, flag):
     there = ', '.join(map(repr, names)) or 'none; start a synthesizer such as fluidsynth or qsynth, or take --virtual and connect one to it'
     raise ValueError(f"{'no port is called '+repr(wanted) if wanted and not hits else 'several ports fit' if hits else 'there is no port to take'}: name one with {flag}; there are: {there}")
 
-# %% ../nbs/25_live.ipynb #49995e6e
+# %% ../nbs/25_live.ipynb #b7c0841e
 def open_output(
     name: str = '', # Or a part of it; may be empty if there is only one
     virtual: bool = False # Make a port that others can connect to?
@@ -512,7 +516,7 @@ def open_input(
     "A MIDI port to listen to"
     return _midi(mido.open_input, _pick(_midi(mido.get_input_names), name, '--listen'), callback=lambda m: inbox.put((inbox.now(), m)))
 
-# %% ../nbs/25_live.ipynb #3623b068
+# %% ../nbs/25_live.ipynb #b8748680
 def _stoppable(inbox):
     "From now on Ctrl-C and SIGTERM go to the inbox; returns how to undo that"
     if threading.current_thread() is not threading.main_thread(): return lambda: None
@@ -531,7 +535,7 @@ def _checked(programs):
     if programs and sum(p!=DRUMS for p in programs)>15: raise ValueError('at most 15 melodic instruments play at a time, since MIDI has no more channels')
     return programs
 
-# %% ../nbs/25_live.ipynb #ebe7208d
+# %% ../nbs/25_live.ipynb #d6b405e1
 @call_parse
 def live(
     model: Param('A run of meloformer train, or one of its checkpoints', str, opt=False, nargs='?') = None,
@@ -570,7 +574,7 @@ def live(
     _checked(ask.programs)
     return _live(ckpt, hid, ask, seed, port, virtual, listen, call_bars, parse_instruments(sounds)[0], remember, not quiet, bars, ahead, tempo, device, out, picture)
 
-# %% ../nbs/25_live.ipynb #db289d4e
+# %% ../nbs/25_live.ipynb #bfb8d97b
 def _live(ckpt, hid, ask, seed, port, virtual, listen, call_bars, sounds, remember, click, bars, ahead, tempo, device, out, picture):
     "Open, play, close"
     inbox,opened = Inbox(),[]
@@ -594,6 +598,7 @@ def _live(ckpt, hid, ask, seed, port, virtual, listen, call_bars, sounds, rememb
         for o in reversed(opened): o.close()
         undo()
     print(log.words())
-    if out and p.bars: concat(*p.bars, bars=1, hid=hid).write(out)
+    pieces,n = (p.talk, call_bars) if listen else (p.bars, 1)
+    if out and pieces: concat(*pieces, bars=n, hid=hid).write(out)
     if picture: log.plot().savefig(picture, dpi=144)
     return log
