@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['STOP', 'Thought', 'DRUM_CHANNEL', 'MELODIC', 'LATE', 'STALE', 'LEAD', 'Inbox', 'Rehearsal', 'Reader', 'Tape',
-           'Channels', 'Performance', 'Stopped', 'Performer', 'call_score', 'prompt_from', 'endless', 'Thinker',
-           'open_output', 'open_input', 'live']
+           'Channels', 'Performance', 'Stopped', 'Performer', 'served_first', 'call_score', 'prompt_from', 'endless',
+           'Thinker', 'open_output', 'open_input', 'live']
 
-# %% ../nbs/25_live.ipynb #e05af21c
-import gc, heapq, signal, threading, time
+# %% ../nbs/25_live.ipynb #e321ac06
+import gc, heapq, os, signal, threading, time
 from collections import deque, namedtuple
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
@@ -32,7 +33,7 @@ from .runs import *
 from .generate import *
 from .generate import _asked
 
-# %% ../nbs/25_live.ipynb #718fb4eb
+# %% ../nbs/25_live.ipynb #ccac335e
 STOP = 'stop'
 Thought = namedtuple('Thought', 'number score seconds') # A bar, with tick 0 at its bar line, and how long it took to think
 
@@ -48,7 +49,7 @@ class Inbox:
         try: return self.queue.get(timeout=None if until==inf else max(0, until-self.now()))
         except Empty: return None
 
-# %% ../nbs/25_live.ipynb #da9b2c53
+# %% ../nbs/25_live.ipynb #8bf7e41a
 class Rehearsal:
     "An inbox without waiting: its clock jumps to whatever comes next"
     def __init__(self): self.time,self.coming,self.n = 0.,[],0
@@ -65,7 +66,7 @@ class Rehearsal:
         assert until < inf, 'waits for ever'
         self.time = max(self.time, until)
 
-# %% ../nbs/25_live.ipynb #602549da
+# %% ../nbs/25_live.ipynb #bca8d61f
 class Reader:
     "A thinker that knows the bars already and takes a given time for each: for rehearsals, and to play what is written"
     def __init__(self,
@@ -89,7 +90,7 @@ class Tape:
     def send(self, message): self.sent.append((self.inbox.now(), message))
     def close(self): pass
 
-# %% ../nbs/25_live.ipynb #0ad18041
+# %% ../nbs/25_live.ipynb #cde00ddb
 DRUM_CHANNEL = 9 # musicians say 10
 MELODIC = [c for c in range(16) if c!=DRUM_CHANNEL]
 
@@ -114,7 +115,7 @@ class Channels:
         near = {p: self.of[next((o for o in first if o[0]==p[0]), first[-1])] for p in rest}
         return [DRUM_CHANNEL if t.is_drum else near[p] if p in near else self.of[p] for p,t in zip(who, tracks)],changes
 
-# %% ../nbs/25_live.ipynb #6604521d
+# %% ../nbs/25_live.ipynb #0940a849
 LATE = .01  # Seconds after which a message counts as late; ears notice from about here on
 STALE = .1  # Seconds after which a note is not begun any more
 LEAD = .125 # Seconds between the first bar's arrival and its sounding
@@ -145,7 +146,7 @@ class Performance:
         if self.shared: res.append(f'{self.shared} times a player shared a channel with another')
         return '\n'.join(res)
 
-# %% ../nbs/25_live.ipynb #d8b8d88a
+# %% ../nbs/25_live.ipynb #74db71c5
 @patch
 def plot(self:Performance,
     figsize = (6,3) # Inches
@@ -164,7 +165,7 @@ def plot(self:Performance,
     for ax in (a,b): ax.spines[['top','right']].set_visible(False)
     return fig
 
-# %% ../nbs/25_live.ipynb #fba0e308
+# %% ../nbs/25_live.ipynb #9cfb991c
 class Stopped(Exception): "Somebody wants it to stop"
 
 class Performer:
@@ -192,7 +193,7 @@ class Performer:
         log.sent,log.late,log.worst = log.sent+1,log.late+(late>LATE),max(log.worst, late)
         log.delays.append((planned, late))
 
-# %% ../nbs/25_live.ipynb #aa7e831a
+# %% ../nbs/25_live.ipynb #21452641
 @patch
 def note_on(self:Performer, planned, channel, pitch, velocity, end):
     "Begin a note, unless it is far too late, and plan its end"
@@ -223,7 +224,7 @@ def silence(self:Performer):
     for channel in sorted(self.used): self.port.send(mido.Message('control_change', channel=channel, control=123)) # all notes off
     self.sounding,self.used = {},set()
 
-# %% ../nbs/25_live.ipynb #e388bb07
+# %% ../nbs/25_live.ipynb #9ab403ed
 @patch
 def until(self:Performer,
     time: float # By the inbox's clock
@@ -240,7 +241,7 @@ def until(self:Performer,
         if isinstance(what, Thought): return what
         if what is not None: self.heard.append(what)
 
-# %% ../nbs/25_live.ipynb #83c352f2
+# %% ../nbs/25_live.ipynb #bbba6eba
 @patch
 def place(self:Performer,
     thought: Thought,
@@ -263,7 +264,7 @@ def place(self:Performer,
     self.log.shared,self.log.start = self.channels.shared,line if self.log.start is None else self.log.start
     self.bars.append(bar)
 
-# %% ../nbs/25_live.ipynb #fbf9b43a
+# %% ../nbs/25_live.ipynb #dc6c980d
 @patch
 def wait_a_beat(self:Performer):
     "The bar line has come without a bar: move it, beat by beat, to a time that is yet to come; returns how far"
@@ -300,7 +301,7 @@ def play(self:Performer,
             waited = 0
     while self.until(self.line) is not None: pass
 
-# %% ../nbs/25_live.ipynb #a10966ae
+# %% ../nbs/25_live.ipynb #d0bcd0ae
 @patch
 def perform(self:Performer,
     what, *args, **kwargs # A function, such as `play`, and what it needs
@@ -319,7 +320,20 @@ def perform(self:Performer,
         self.log.bars,self.bars = self.log.bars[:begun],self.bars[:begun]
     return self.log
 
-# %% ../nbs/25_live.ipynb #e7efc2fe
+# %% ../nbs/25_live.ipynb #ab523247
+@contextmanager
+def served_first(): # Yields whether it is
+    "Ask the system to serve this thread before others"
+    if not hasattr(os, 'sched_setscheduler'): yield False; return
+    old = os.sched_getscheduler(0),os.sched_getparam(0)
+    try: os.sched_setscheduler(0, os.SCHED_RR|os.SCHED_RESET_ON_FORK, os.sched_param(10))
+    except PermissionError: granted = False
+    else: granted = True
+    try: yield granted
+    finally:
+        if granted: os.sched_setscheduler(0, *old)
+
+# %% ../nbs/25_live.ipynb #03812051
 @patch
 def tick(self:Performer, time, strong): self.at(time, 2, self.note_on, DRUM_CHANNEL, 37, 100 if strong else 60, time+.05) # a side stick
 
@@ -336,7 +350,7 @@ def listen(self:Performer,
     while self.until(self.line) is not None: pass
     return start,self.line
 
-# %% ../nbs/25_live.ipynb #0ede1425
+# %% ../nbs/25_live.ipynb #ca2d9623
 def call_score(
     heard: list,   # (seconds, `mido.Message`), in order
     start: float,  # The first bar line
@@ -364,7 +378,7 @@ def call_score(
     rows['track'] = np.searchsorted(used, rows['track'])
     return Score(480, rows, [tracks[i] for i in used], columns(TEMPO, onset=[0], bpm=float(bpm)), columns(METER, onset=[0], numerator=meter[0], denominator=meter[1]))
 
-# %% ../nbs/25_live.ipynb #7e58fa7c
+# %% ../nbs/25_live.ipynb #e5273d2a
 def prompt_from(
     hid: HID,
     pieces: list, # `Score`s of `bars` bars each
@@ -406,7 +420,7 @@ def converse(self:Performer,
         talk.append(concat(*self.bars[-bars:], bars=1, hid=hid))
         n += 1
 
-# %% ../nbs/25_live.ipynb #5c10c30e
+# %% ../nbs/25_live.ipynb #c9e1ca09
 def endless(
     model: MeloFormer,
     hid: HID,
@@ -427,7 +441,7 @@ def endless(
         ask = replace(ask, prompt=prompt_from(hid, bars, 1, remember), chords=ask.chords and ask.chords[k:]+ask.chords[:k], numbers=None)
         seed += 1
 
-# %% ../nbs/25_live.ipynb #ff9175bb
+# %% ../nbs/25_live.ipynb #d194842d
 def _think(pipe, ckpt, device):
     "The thinker's process: questions and wishes for one more bar come in, bars or errors go out"
     try:
@@ -445,7 +459,7 @@ def _think(pipe, ckpt, device):
     except EOFError: return
     except Exception as e: pipe.send(e)
 
-# %% ../nbs/25_live.ipynb #83beb462
+# %% ../nbs/25_live.ipynb #ddf9abee
 class Thinker:
     "A model in a process of its own; its `Thought`s go to an inbox"
     def __init__(self,
@@ -484,7 +498,7 @@ class Thinker:
         self.process.kill()
         self.process.join()
 
-# %% ../nbs/25_live.ipynb #70509774
+# %% ../nbs/25_live.ipynb #58e483e3
 def _midi(f, *args, **kwargs):
     "Call something of mido's backend"
     try: return f(*args, **kwargs)
@@ -500,7 +514,7 @@ def _pick(names, wanted, flag):
     there = ', '.join(map(repr, names)) or 'none; start a synthesizer such as fluidsynth or qsynth, or take --virtual and connect one to it'
     raise ValueError(f"{'no port is called '+repr(wanted) if wanted and not hits else 'several ports fit' if hits else 'there is no port to take'}: name one with {flag}; there are: {there}")
 
-# %% ../nbs/25_live.ipynb #b7c0841e
+# %% ../nbs/25_live.ipynb #8a2ba626
 def open_output(
     name: str = '', # Or a part of it; may be empty if there is only one
     virtual: bool = False # Make a port that others can connect to?
@@ -516,7 +530,7 @@ def open_input(
     "A MIDI port to listen to"
     return _midi(mido.open_input, _pick(_midi(mido.get_input_names), name, '--listen'), callback=lambda m: inbox.put((inbox.now(), m)))
 
-# %% ../nbs/25_live.ipynb #b8748680
+# %% ../nbs/25_live.ipynb #6ba14741
 def _stoppable(inbox):
     "From now on Ctrl-C and SIGTERM go to the inbox; returns how to undo that"
     if threading.current_thread() is not threading.main_thread(): return lambda: None
@@ -535,7 +549,7 @@ def _checked(programs):
     if programs and sum(p!=DRUMS for p in programs)>15: raise ValueError('at most 15 melodic instruments play at a time, since MIDI has no more channels')
     return programs
 
-# %% ../nbs/25_live.ipynb #d6b405e1
+# %% ../nbs/25_live.ipynb #67815cd0
 @call_parse
 def live(
     model: Param('A run of meloformer train, or one of its checkpoints', str, opt=False, nargs='?') = None,
@@ -574,7 +588,7 @@ def live(
     _checked(ask.programs)
     return _live(ckpt, hid, ask, seed, port, virtual, listen, call_bars, parse_instruments(sounds)[0], remember, not quiet, bars, ahead, tempo, device, out, picture)
 
-# %% ../nbs/25_live.ipynb #bfb8d97b
+# %% ../nbs/25_live.ipynb #e4f0d3fe
 def _live(ckpt, hid, ask, seed, port, virtual, listen, call_bars, sounds, remember, click, bars, ahead, tempo, device, out, picture):
     "Open, play, close"
     inbox,opened = Inbox(),[]
@@ -593,11 +607,11 @@ def _live(ckpt, hid, ask, seed, port, virtual, listen, call_bars, sounds, rememb
             thinker.ask(ask, seed, not bars)
             what = partial(p.play, thinker, bars-had if bars else inf, ahead)
         print(f'Playing to {to.name}; Ctrl-C stops', flush=True)
-        log = p.perform(what)
+        with served_first() as first: log = p.perform(what)
     finally:
         for o in reversed(opened): o.close()
         undo()
-    print(log.words())
+    print(log.words()+('' if first else '\n(the system serves other programs as readily as this one)'))
     pieces,n = (p.talk, call_bars) if listen else (p.bars, 1)
     if out and pieces: concat(*pieces, bars=n, hid=hid).write(out)
     if picture: log.plot().savefig(picture, dpi=144)
