@@ -171,6 +171,7 @@ def sent(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(here)
     mido.set_backend('fake_midi')
     yield tmp_path/'sent'
+    mido.set_backend('mido.backends.rtmidi')
     all_end([mido.Message(kind, channel=c, note=n) for _,kind,c,n in rows(tmp_path/'sent') if n is not None])
 
 SHORT = ['--instruments', 'flute', '--top_k', '5', '--tempo', '400', '--chords', 'C G']
