@@ -582,6 +582,7 @@ def live(
     if not model: raise ValueError('which model? meloformer live RUN, or meloformer live --list')
     if ahead<1 or bars<0 or call_bars<1 or seed<0 or prompt_bars<0: raise ValueError('--ahead and --call_bars are at least 1; --bars, --seed and --prompt_bars are not negative')
     if listen and prompt: raise ValueError('with --listen the player gives the prompt; leave --prompt out')
+    if device.startswith('cuda') and not torch.cuda.is_available(): raise ValueError(f'--device {device}: there is no such device; leave it out to think on the processor')
     ckpt,sampling = find_checkpoint(model),dict(temperature=temperature, top_p=top_p, top_k=top_k)
     hid = HID.load(ckpt)
     ask = _asked(hid, bars or 1<<30, prompt, prompt_bars, chords, instruments, meter, tempo, **sampling)
