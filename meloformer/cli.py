@@ -11,7 +11,7 @@ from importlib import import_module
 from fastcore.script import anno_parser
 
 # %% ../nbs/28_cli.ipynb #229777f9
-COMMANDS = dict(prepare='corpus', check='corpus', train='train', generate='generate', monitor='monitor', evaluate='evaluate') # and the modules where they live
+COMMANDS = dict(prepare='corpus', check='corpus', train='train', generate='generate', monitor='monitor', evaluate='evaluate', live='live') # and the modules where they live
 
 def command(name):
     "The function of a command; only its module is imported, and Ctrl-C waits until it is (PyTorch would abort)"

@@ -390,6 +390,17 @@ def _draw_chords(self, ax):
         ax.annotate(c, (o, 1), xycoords=('data', 'axes fraction'), xytext=(1,3), textcoords='offset points', fontsize=7, color='.3')
         last,free = c,o+letter*(len(c)+1)
 
+def _draw_sections(self, ax, sections):
+    "Named bands above the chords; a name that does not fit is cut"
+    from matplotlib.patches import Rectangle
+    width,height = ax.figure.get_size_inches()
+    end,starts,tall = ax.get_xlim()[1],self.bars()['onset'],.17/height
+    sections,low = sorted(sections),1+(1.3 if self.chords else .3)*tall
+    for i,(b,name) in enumerate(sections):
+        a,stop = int(starts[b]),int(starts[sections[i+1][0]]) if i+1<len(sections) else end
+        ax.add_patch(Rectangle((a, low), stop-a, tall, transform=ax.get_xaxis_transform(), clip_on=False, fc=('.88','.94')[i%2], ec='none'))
+        ax.text((a+stop)/2, low+tall/2, name[:int((stop-a)*width/end/.08)], transform=ax.get_xaxis_transform(), ha='center', va='center', fontsize=7)
+
 def _player_names(tracks):
     "Instrument names; the second violin is 'Violin 2'"
     names = [instrument_name(t.program, t.is_drum) for t in tracks]
@@ -400,15 +411,19 @@ def _player_names(tracks):
 def plot(self:Score,
     ax = None,      # matplotlib axes (default: a figure of its own)
     figsize = (6,3), # Inches
-    legend: bool = True # Name the instruments?
+    legend: bool = True, # Name the instruments?
+    sections = ()   # (bar, name) of where sections begin, counted from 0
 ): # matplotlib axes
-    "Piano roll: one colour an instrument, bar lines, chord names above"
+    "Piano roll: one colour an instrument, bar lines, above them chord names and sections"
     import matplotlib.pyplot as plt
     from matplotlib.collections import LineCollection
+    n_bars = len(self.bars())
+    if bad := [b for b,_ in sections if not 0<=b<n_bars]: raise ValueError(f'section at bar {bad[0]}: the piece has {n_bars} bars, counted from 0')
     if ax is None: ax = plt.subplots(figsize=figsize, layout='constrained')[1]
     n,names,cmap = self.notes,_player_names(self.tracks),plt.get_cmap('tab10' if len(self.tracks)<=10 else 'tab20')
     _bar_axis(self, ax)
     _draw_chords(self, ax)
+    _draw_sections(self, ax, sections)
     for i,t in enumerate(self.tracks):
         a,c,lab = n[n['track']==i],cmap(i%cmap.N),names[i] if i<16 else None
         if t.is_drum: ax.plot(a['onset'], a['pitch'], '.', ms=2.5, color=c, label=lab)
@@ -436,20 +451,13 @@ def _repr_png_(self:Score):
 def save_png(self:Score,
     path, # Where the picture goes
     figsize = (10,4), # Inches
-    dpi: int = 144
+    dpi: int = 144,
+    sections = () # As in `plot`
 ):
     "The piano roll as a picture file"
     import matplotlib.pyplot as plt
-    ax = self.plot(figsize=figsize)
+    ax = self.plot(figsize=figsize, sections=sections)
     f = io.BytesIO()
     ax.figure.savefig(f, format='png', dpi=dpi)
     plt.close(ax.figure)
     _write_whole(path, f.getvalue())
-
-@patch
-def play(self:Score,
-    rate: int = 22050 # Samples a second
-): # `IPython.display.Audio`
-    "A player for a notebook, with plain tones made here: no soundfont, no network"
-    from IPython.display import Audio
-    return Audio(self.to_pretty_midi().synthesize(fs=rate), rate=rate)
