@@ -11,7 +11,7 @@ from importlib import import_module
 from fastcore.script import anno_parser
 
 # %% ../nbs/28_cli.ipynb #229777f9
-COMMANDS = dict(prepare='corpus', check='corpus', train='train', generate='generate', monitor='monitor') # and the modules where they live
+COMMANDS = dict(prepare='corpus', check='corpus', train='train', generate='generate', monitor='monitor', profile='profile', plan='plan') # and the modules where they live
 
 def command(name):
     "The function of a command; only its module is imported, and Ctrl-C waits until it is (PyTorch would abort)"
@@ -30,6 +30,11 @@ def _words(e):
     if isinstance(e, OSError): return f'{e.filename or "file"}: {e.strerror or e}' + ('; free some space and run the same command again' if e.errno==28 else '')
     return ' '.join(str(e).split())
 
+def _underscored(a):
+    "`--max-seq-len` is `--max_seq_len`"
+    flag,eq,value = a.partition('=')
+    return flag.replace('-', '_').replace('__', '--', 1)+eq+value if a.startswith('--') else a
+
 def run(
     name: str, # A command
     args: list # Its arguments, as typed
@@ -37,7 +42,7 @@ def run(
     "Run one command"
     try:
         f = command(name)
-        a = vars(anno_parser(f.__wrapped__, prog=f'meloformer {name}').parse_args(args))
+        a = vars(anno_parser(f.__wrapped__, prog=f'meloformer {name}').parse_args(list(map(_underscored, args))))
         f(**{k: v for k,v in a.items() if k not in ('pdb','xtra')})
     except (ValueError, OSError) as e:
         print(f'meloformer {name}: {_words(e)}', file=sys.stderr)
