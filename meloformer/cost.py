@@ -17,6 +17,7 @@ from functorch.compile import aot_function, min_cut_rematerialization_partition
 from torch import Tensor, nn
 from torch._inductor.decomposition import select_decomp_table
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.checkpoint import CheckpointPolicy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -196,12 +197,19 @@ def _play(
     return run
 
 # %% ../nbs/14_cost.ipynb #432b6f0c
-def _fused(ledger, module, forward):
+def _cut(again, gm, inputs, **kw):
+    "Forward and backward graph; with `again`, all of the forward pass is computed a second time"
+    late = set()
+    for n in gm.graph.nodes:
+        if 'tangents' in n.name or late & set(n.all_input_nodes): late.add(n)
+        elif again and n.op=='call_function': n.meta |= dict(recompute=CheckpointPolicy.MUST_RECOMPUTE, ac_graph_id=0)
+    return min_cut_rematerialization_partition(gm, inputs, compiler='inductor', **kw)
+
+def _fused(ledger, module, forward, again=False):
     "`forward(module, *inputs)` as a compiler would leave it; a function of a module of the same shape and the inputs"
     names,call = [n for n,_ in module.named_parameters()],_Call(module, forward)
     f = lambda ps,*xs: torch.func.functional_call(call, {'m.'+n: p for n,p in zip(names, ps)}, xs)
-    cut = partial(min_cut_rematerialization_partition, compiler='inductor')
-    made = aot_function(f, partial(_play, ledger), partial(_play, ledger), partition_fn=cut, decompositions=select_decomp_table())
+    made = aot_function(f, partial(_play, ledger), partial(_play, ledger), partition_fn=partial(_cut, again), decompositions=select_decomp_table())
     return lambda module,*xs: made(list(module.parameters()), *xs)
 
 class _Call(nn.Module):
@@ -211,9 +219,9 @@ class _Call(nn.Module):
         self.m,self.f = m,f
     def forward(self, *xs): return self.f(self.m, *xs)
 
-def _fuse(model, ledger, plan):
+def _fuse(model, ledger, plan, again):
     "Make a model take memory as if it were compiled"
-    block = _fused(ledger, model.blocks[0], lambda m,*xs: Block.forward(m, *xs, plan))
+    block = _fused(ledger, model.blocks[0], lambda m,*xs: Block.forward(m, *xs, plan), again)
     for b in model.blocks: b.forward = lambda x,cos,sin,_,b=b: block(b, x, cos, sin)
     ends = nn.ModuleDict(dict(norm=model.norm, embed=model.embed))
     logits = _fused(ledger, ends, lambda m,x: MeloFormer.logits(SimpleNamespace(cfg=model.cfg, norm=m.norm, embed=m.embed), x))
@@ -259,11 +267,12 @@ def memory(
 ) -> Memory:
     "What a training step takes, without taking it"
     B,N,S = batch_size,positions,Window(positions).n_summaries
-    model,ledger,plan = _shape(cfg),Ledger(B*(N-S)*cfg.vocab_size),StandIn((B, N), backend=='flex')
+    fuse = backend=='flex'
+    model,ledger,plan = _shape(replace(cfg, checkpointing=cfg.checkpointing and not fuse)),Ledger(B*(N-S)*cfg.vocab_size),StandIn((B, N), fuse)
     with FakeTensorMode():
         _fill(model)
         if cfg.two_pass: plan = TwoPassPlan(plan, plan, S)
-        if backend=='flex': _fuse(model, ledger, plan)
+        if fuse: _fuse(model, ledger, plan, cfg.checkpointing)
         run = lambda *xs: model(*xs, plan)
         ids,tokens,made = Ids(*torch.zeros(len(FIELDS), B, N, dtype=torch.int32), S),torch.zeros(B, N-S, dtype=int),optimizer(model)
         for p in model.parameters(): p.register_post_accumulate_grad_hook(lambda p: ledger.book(p.grad, 'gradients'))
