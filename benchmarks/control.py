@@ -16,7 +16,7 @@ from report import report
 from meloformer.chords import parse_progression
 from meloformer.corpus import Corpus
 from meloformer.evaluate import HARMONY, control, copies, frame_of, kept, legal, memorised, opening, write_all
-from meloformer.generate import Ask, parse_instruments
+from meloformer.guide import Ask, parse_instruments
 from meloformer.hid import HID
 from meloformer.model import MeloFormer
 from meloformer.runs import find_checkpoint

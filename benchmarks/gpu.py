@@ -3,27 +3,27 @@
 What is checked: FlexAttention against the dense reference, outputs and gradients, for every preset, and that the compiled model leaks no
 future, serves all batches with one graph, and has in bfloat16 the gradients of float32. What is timed: block lists, training steps of
 each size and length beside the same model with causal Flash attention, compilation cold and with the code of an earlier run, writing.
+What is predicted without a card stands beside it: memory, seconds of a step, and what we want to reach.
 Parts run in this order until the minutes are over; each is kept in results/gpu.json when it is done, and a second call does what is
 missing. A part that fails says so there, and the exit status is 1. It needs no corpus: packs are invented, 120 tokens a bar for eight
 instruments. On a machine without a GPU `--rehearse` runs all that can run there, in small."""
-import json, os, subprocess, sys, tempfile, time, traceback
+import gc, json, os, subprocess, sys, tempfile, time, traceback
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 import torch
-import torch.nn.functional as F
 from fastcore.script import call_parse
 from report import report
 from rivals import CausalPlan
-from meloformer.attention import FlexPlan, attend, make_plan, no_dense_fallback
-from meloformer.cost import flops
+from meloformer.attention import attend, make_plan, no_dense_fallback
+from meloformer.cards import CARDS, ONE_CORE, SHARES, card_speed, find_card
 from meloformer.masks import FIELDS, PRESETS, block_lists, occupancy, preset, toy_ids
-from meloformer.model import HEAD, Cache, Config, MeloFormer, config, leaks, losses, shake
-from meloformer.optim import make_optimizer
-from meloformer.ranks import Ranks
+from meloformer.cache import Cache
+from meloformer.model import HEAD, Config, MeloFormer, config, leaks, losses, shake
+from meloformer.profile import Job, _trial, job_work, machine, predict_memory, predict_seconds
 from meloformer.runs import compiled_for, read_compiled, write_compiled
-from meloformer.train import Batch, train_step
 
-PEAK = {'H100': 989e12, 'H200': 989e12, 'H800': 989e12, 'A100': 312e12, 'L40S': 362e12, '4090': 165e12} # bf16 operations a second, without sparsity
+GOALS = {('small', 8192): 1.5e6, ('base', 8192): 350e3, ('large', 8192): 100e3, ('large', 16384): 80e3} # tokens a second that an H100 should reach
 CUDA = torch.cuda.is_available()
 DEVICE = 'cuda' if CUDA else 'cpu'
 
@@ -104,47 +104,40 @@ def check_blocks(small):
 
 # ------------------------------------------------------------------------------------------------ training
 
-class Run:
-    "Training steps of one size at one length, with our rule or with causal Flash attention"
-    def __init__(self, size, length, batch, causal=False, checkpointing=False):
+def job_of(size, length, batch): return Job(size, length, batch, optimizer='adamw', cuda=CUDA, half=CUDA)
+
+def speeds():
+    "Of this machine on paper: low, likely, high"
+    card = find_card(machine()['name']) or CARDS['H100']
+    return [card_speed(card, o) for o in SHARES] if CUDA else [ONE_CORE]*3
+
+def run(job, steps, causal):
+    "A job, ours or with causal Flash attention; one that does not fit is tried with checkpointing"
+    for checkpointing in (False, True):
         torch._dynamo.reset()
-        self.length,self.batch,self.ranks = length,batch,Ranks(None if CUDA else 'cpu')
-        self.model = MeloFormer(config(size, checkpointing=checkpointing)).to(DEVICE)
-        self.optimizer = make_optimizer(self.model, 1e-4)
-        self.called = torch.compile(self.model, dynamic=False, fullgraph=True) if CUDA else self.model
-        self.batches = [self.make(music(length, batch, seed), causal) for seed in range(4)]
-
-    def make(self, ids, causal):
-        tokens = torch.randint(1100, (self.batch, ids.shape[1]-ids.n_summaries))
-        plan = CausalPlan(self.model.rule, ids) if causal else self.model.plan(ids, device=DEVICE)
-        return Batch(tokens, tokens.roll(-1, 1), ids, plan).to(DEVICE) # as a loader has them ready
-
-    def step(self, i=0): train_step(self.called, self.optimizer, [self.batches[i%4]], self.ranks)
-
-    def measure(self, n):
-        start = time.perf_counter()
-        self.step(); sync()
-        compiled,i = time.perf_counter()-start,iter(range(1<<30))
-        if CUDA: torch.cuda.reset_peak_memory_stats()
-        took = seconds(lambda: self.step(next(i)), n)
-        used = flops(self.model.cfg, self.batches[0].ids.to('cpu'), 'flex').step
-        peak = next((v for k,v in PEAK.items() if CUDA and k in torch.cuda.get_device_name()), None)
-        return dict(tokens_per_second=round(self.batch*self.length/took), ms=round(1e3*took, 1), first_step_s=round(compiled, 1),
-                    peak_gb=round(torch.cuda.max_memory_allocated()/1e9, 2) if CUDA else None, mfu=round(used/took/peak, 3) if peak else None)
+        try: return replace(job, checkpointing=checkpointing),_trial(replace(job, checkpointing=checkpointing), steps, CausalPlan if causal else None)
+        except torch.OutOfMemoryError: pass
+        gc.collect() # outside of the except clause, which holds the frames and so the tensors
+        torch.cuda.empty_cache()
+    return job,None
 
 def train_pair(size, length, batch, small):
-    "Ours, and the twin with causal Flash attention; one that does not fit is tried with checkpointing"
+    "Ours, and the twin with causal Flash attention; what was predicted of ours, divided by what is"
     res = {}
-    for causal in (False, True):
-        for checkpointing in (False, True):
-            try:
-                res['causal' if causal else 'ours'] = Run(size, length, batch, causal, checkpointing).measure(1 if small else 7)|dict(checkpointing=checkpointing)
-                break
-            except torch.OutOfMemoryError: torch.cuda.empty_cache()
-        else: res['causal' if causal else 'ours'] = 'does not fit'
-    a,b = res['ours'],res['causal']
-    if isinstance(a, dict) and isinstance(b, dict): res['causal_over_ours'] = round(b['ms']/a['ms'], 2)
-    return res
+    for name in ('ours','causal'):
+        job,r = run(job_of(size, length, batch), 1 if small else 7, name=='causal')
+        gc.collect()
+        if CUDA: torch.cuda.empty_cache()
+        res[name] = r and dict(tokens_per_second=round(r['tokens_per_second']), ms=round(1e3*r['step_s'], 1), **{f'{k}_ms': round(1e3*r[f'{k}_s'], 1) for k in ('forward','backward','optimizer')}, first_step_s=round(r['first_s'], 1),
+            checkpointing=job.checkpointing, **{f'{k}_gb': round(r[k]/1e9, 3) for k in ('allocated','reserved','first_peak') if k in r})
+        if name=='ours' and r:
+            m,(low,likely,high) = predict_memory(job),(predict_seconds(job, s)/r['step_s'] for s in speeds())
+            work,peak = job_work(job),(find_card(machine()['name']) or CARDS['H100']).peak
+            res['predicted_over_measured'] = dict(memory=round(m.total/r['allocated'], 3), held=round((m.weights+m.optimizer)/r['held'], 3), seconds=round(likely, 2), seconds_between=[round(high, 2), round(low, 2)])
+            if CUDA: res[name] |= dict(of_peak=round((work['linear']+work['attention'])/r['step_s']/peak, 3))
+            if (size, length) in GOALS and CUDA: res['goal'] = dict(tokens_per_second=GOALS[size, length], reached=bool(r['tokens_per_second']>=GOALS[size, length]))
+    if res['ours'] and res['causal']: res['causal_over_ours'] = round(res['causal']['ms']/res['ours']['ms'], 2)
+    return {k: v or 'does not fit' for k,v in res.items()}
 
 def compile_times(small):
     "Seconds of the first step in a fresh process: with an empty cache, and with the compiled code of that process"
@@ -156,10 +149,7 @@ def first_step(path):
     "The first step of `small` at 8k; compiled code is taken from `path`, or left there"
     made,_ = read_compiled(path, compiled_for() if CUDA else 'cpu')
     if made: torch.compiler.load_cache_artifacts(made)
-    run = Run('small' if CUDA else 'tiny', 8192 if CUDA else 512, 1)
-    start = time.perf_counter()
-    run.step(); sync()
-    took = time.perf_counter()-start
+    took = _trial(job_of(*(('small', 8192, 1) if CUDA else ('tiny', 512, 1))), 1)['first_s']
     if CUDA and not made: write_compiled(path, torch.compiler.save_cache_artifacts()[0], compiled_for())
     return round(took, 1)
 
@@ -170,19 +160,26 @@ def decode(small):
     m,res = MeloFormer(config('tiny' if small else 'small')).to(DEVICE).eval(),{}
     for length in (512,) if small else (1024, 8192, 16384):
         ids = toy_ids(length, length//32, bar_tokens=120, programs=8).to(DEVICE)
-        cache,rows = Cache(m),torch.stack([getattr(ids, f)[0, ids.n_summaries:] for f in FIELDS], 1)
-        with torch.no_grad(): m.prefill(cache, torch.zeros(1, length, dtype=torch.long, device=DEVICE), ids)
-        res[length] = round(1/seconds(lambda: m.step(cache, 1, rows[-1]), 50, 10))
+        cache,row,token = Cache(m),torch.stack([getattr(ids, f)[:, -1] for f in FIELDS], 1),torch.ones(1, dtype=torch.long, device=DEVICE)
+        m.prefill(cache, torch.zeros(1, length, dtype=torch.long, device=DEVICE), ids)
+        cache.room(cache.used[0]+1)
+        @torch.no_grad()
+        def one(): return m.logits(m.advance(cache, m.embed_one(cache, token, row), row, cache.width)).argmax()
+        f = torch.compile(one, dynamic=False, fullgraph=True) if CUDA else one
+        def again():
+            cache.at.fill_(cache.used[0]) # the same place each time
+            f().item()
+        res[length] = round(1/seconds(again, 50, 10))
     return res
 
 # ------------------------------------------------------------------------------------------------
 
 def parts(small):
     "Name -> function, the most important first"
-    steps = [('tiny', 512, 1)] if small else [('small', 8192, 6), ('large', 8192, 1), ('large', 16384, 1), ('base', 8192, 2), ('large', 32768, 1), ('small', 32768, 1), ('xlarge', 8192, 1)]
-    res = dict(kernel=check_kernel, model=check_model, blocks=check_blocks)
-    res |= {f'train {s} {b} x {n}': (lambda small, o=(s, n, b): train_pair(*o, small)) for s,n,b in steps}
-    return res|dict(compile_s=compile_times, decode_tokens_per_second=decode)
+    first = [('tiny', 512, 1)] if small else [('small', 8192, 6), ('large', 8192, 1), ('base', 8192, 2), ('large', 16384, 1)] # those with goals
+    rest = [] if small else [('small', 32768, 1), ('large', 32768, 1), ('xlarge', 8192, 1), ('base', 32768, 1), ('small', 16384, 3), ('base', 16384, 1), ('tiny', 8192, 12), ('tiny', 32768, 3), ('xlarge', 16384, 1)]
+    train = lambda steps: {f'train {s} {b} x {n}': (lambda small, o=(s, n, b): train_pair(*o, small)) for s,n,b in steps}
+    return dict(kernel=check_kernel, model=check_model) | train(first) | dict(compile_s=compile_times, decode_tokens_per_second=decode, blocks=check_blocks) | train(rest)
 
 @call_parse
 def main(

@@ -9,7 +9,6 @@ __all__ = ['HEAD', 'SIZES', 'Config', 'config', 'rotary', 'wide', 'rotate', 'Att
 # %% ../nbs/13_model.ipynb #ab570d4c
 import json
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from fastcore.basics import patch
 import torch
@@ -61,7 +60,6 @@ def config(
     return replace(SIZES[size], **changes)
 
 # %% ../nbs/13_model.ipynb #beefcbaa
-@lru_cache
 def _speeds(base, device):
     "Radians for each step of the three coordinates, of each pair of numbers"
     return [base**(-torch.arange(n, device=device)/n) for n in (11, 11, 10)]
