@@ -68,7 +68,7 @@ def must_be_free(
     cuda: bool
 ) -> float: # Bytes
     "What the device needs for that"
-    return 1.05*total+1e9 if cuda else 1.7*total+.4e9
+    return 1.05*total+1e9 if cuda else 1.7*total+.7e9
 
 # %% ../nbs/25_profile.ipynb #843a9fc6
 def draw_memory(m:Memory, ax=None, title=''):
