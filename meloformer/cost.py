@@ -301,7 +301,7 @@ def allocated(
     run # Function to run
 ) -> int: # Bytes at the most, of what was allocated meanwhile
     "Memory that PyTorch's allocator hands out on the processor"
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True) as p: run()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as p: run()
     events = sorted((e.start_ns(), e.nbytes()) for e in p.profiler.kineto_results.events() if e.name()=='[memory]')
     now = most = 0
     for _,n in events: most = max(most, now := now+n)

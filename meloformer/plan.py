@@ -38,7 +38,7 @@ class Plan:
     machine: str
     job: Job       # None if it does not fit
     free: float    # Bytes that must be free
-    tokens_per_second: tuple # low, likely, high; thrice the same if measured
+    tokens_per_second: tuple # low, likely, high; thrice the same if measured, or if there is no more than the best
     seconds: tuple # of the whole run: with the likely speed, with the high, with the low
     price: float   # of an hour
     measured: bool # is the speed measured, or expected?
@@ -59,7 +59,7 @@ def plan_on(
     at = place(job, memory)
     if not at: return Plan(name, None, need(replace(job, batch_size=1, micro_batches=1, checkpointing=True)), (), (), price, False)
     each = tuple(at.tokens/predict_seconds(at, s) for s in speeds)
-    return Plan(name, at, need(at), each, tuple(tokens/each[i] for i in (1, 2, 0)), price, len(set(speeds))==1)
+    return Plan(name, at, need(at), each, tuple(tokens/each[i] for i in (1, 2, 0)), price, False)
 
 def plan_cards(
     job: Job,
@@ -87,8 +87,8 @@ def plan_text(
         if not p.job: rows.append((p.machine, 'no', '', f'{p.free/1e9:.0f}', '', '', '', '', '')); continue
         v = p.tokens_per_second
         k = lambda x: f'{x/1000:,.0f}k' if x>=1e5 else f'{x:,.0f}'
-        rows.append((p.machine, 'checkpointing' if p.job.checkpointing else 'yes', f'{p.job.micro_batches} x {p.job.batch_size}', f'{p.free/1e9:.0f}', k(v[1]), 'measured' if p.measured else f'({k(v[0])}-{k(v[2])})',
-            _hours(p.seconds[0]), '' if p.measured else f'({_hours(p.seconds[1])}-{_hours(p.seconds[2])})', f'{p.cost[0]:,.2f}' if p.price else '?'))
+        rows.append((p.machine, 'checkpointing' if p.job.checkpointing else 'yes', f'{p.job.micro_batches} x {p.job.batch_size}', f'{p.free/1e9:.0f}', k(v[1]), 'measured' if p.measured else 'at best' if v[0]==v[2] else f'({k(v[0])}-{k(v[2])})',
+            _hours(p.seconds[0]), '' if v[0]==v[2] else f'({_hours(p.seconds[1])}-{_hours(p.seconds[2])})', f'{p.cost[0]:,.2f}' if p.price else '?'))
     wide = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     return '\n'.join('  '.join(o.ljust(w) if i<3 else o.rjust(w) for i,(o,w) in enumerate(zip(r, wide))).rstrip() for r in rows)
 
