@@ -51,4 +51,4 @@ def card_speed(
     return Speed(linear*card.peak, attention*card.peak, moved*card.bandwidth, start=.002) # launches that are not hidden
 
 # %% ../nbs/19_cards.ipynb #341f506f
-ONE_CORE = Speed(linear=9.73e10, attention=4.51e10, moved=float('inf'), tiles=480, start=0.0)
+ONE_CORE = Speed(linear=1.18e11, attention=4.05e10, moved=float('inf'), tiles=483, start=0.0)
