@@ -92,7 +92,7 @@ def main(
         out = subprocess.run([sys.executable, __file__, corpus, '--repeats', str(repeats), '--one', cell], capture_output=True, text=True, check=True, env=os.environ|dict(KINETO_LOG_LEVEL='5')).stdout
         new = dict(zip(('size','mask','length','kind','optimizer','checkpointing'), cell.split(',')))|json.loads(out.splitlines()[-1])|dict(commit=head())
         new = {k: float(f'{v:.4g}') if isinstance(v, float) else v for k,v in new.items()}|dict(length=int(new['length']))
-        rows = [r for r in rows if name(r)!=cell]+[new]
+        rows = sorted([r for r in rows if name(r)!=cell]+[new], key=lambda r: (r['kind']!='gather', r['optimizer'], r['checkpointing'], r['size']!='tiny', r['length'], r['mask']))
         print(new, flush=True)
         if cell!=cells[-1]: report('cost', command='python benchmarks/cost.py CORPUS', rows=rows)
     report('cost', command='python benchmarks/cost.py CORPUS', **table(rows), rows=rows)
