@@ -7,7 +7,7 @@ __all__ = ['think', 'Writer', 'compose', 'compose_many', 'compose_bars', 'likeli
            'heard_again', 'written_anew', 'parse_form', 'compose_form', 'compose_loop', 'wish', 'written', 'generate']
 
 # %% ../nbs/22_generate.ipynb #f990ee30
-import time
+import re, time
 from dataclasses import replace
 from pathlib import Path
 from fastcore.basics import patch
@@ -252,7 +252,6 @@ def parse_form(
     text: str # Such as "A A B A'", or AABA
 ) -> list: # (letter, is it varied?) of each section
     "Read a musical form"
-    import re
     res = [(a, bool(v)) for a,v in re.findall(r"([A-Z])('?)", text)]
     if not res or re.sub(r"[A-Z]'?|\s", '', text): raise ValueError(f"{text!r} is no form; write it like AABA or \"A A' B A\"")
     return res

@@ -154,7 +154,7 @@ class Guide:
         a,w = self.ask,self.walk
         if a.blanks: return a.blanks[i-self.skip]
         meter = a.meter or (w.numerator, w.denominator)
-        return Blank(i, _bar_plan(self.hid, a, i-self.skip, meter) if a.chords else None, a.meter, None, self.players, i==0)
+        return Blank(i, _bar_plan(self.hid, a, i-self.skip, meter) if a.chords else None, a.meter, None, self.players, i==self.skip)
 
     def jumps(self):
         "Does the bar that is written next stand elsewhere?"
