@@ -17,7 +17,7 @@ class Card:
     memory: float    # bytes
     bandwidth: float # bytes a second
     peak: float      # bfloat16 operations a second, dense, sums in float32
-    source: str
+    source: str      # the maker's page, to check them against
 
 _SHEET = 'https://www.nvidia.com/en-us/'
 _ADA,_BLACKWELL = (f'https://images.nvidia.com/aem-dam/Solutions/geforce/{o}' for o in ('ada/nvidia-ada-gpu-architecture.pdf', 'blackwell/nvidia-rtx-blackwell-gpu-architecture.pdf'))
