@@ -1,5 +1,5 @@
 "What several tests share"
-import os, random, sys
+import os, random, signal, sys
 os.environ.setdefault('MPLBACKEND', 'agg')
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +10,8 @@ root = Path(__file__).resolve().parent.parent
 sys.path += [str(root/'scripts'), str(root/'tools')]
 for name,n in (('quick', 300), ('slow', 10_000)): settings.register_profile(name, deadline=None, print_blob=True, max_examples=n)
 torch.set_num_threads(1)
+
+def hears(): signal.signal(signal.SIGINT, signal.SIG_DFL) # what runs in the background of a shell is deaf to Ctrl-C, and so are its children
 
 def same_folders(a, b):
     "Do two folders hold the same files, byte for byte?"

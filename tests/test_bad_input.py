@@ -2,7 +2,7 @@
 import json, os, random, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
-from conftest import same_folders
+from conftest import hears, same_folders
 from meloformer.cli import run
 from meloformer.corpus import Limits, encode_file
 from meloformer.hid import HID
@@ -174,8 +174,6 @@ def test_disk_full(corpus_folder, midi_folder, tmp_path, ckpt):
     res = limited(20, 'generate', ckpt, '--out', tmp_path/'p.mid', '--bars', 2)
     assert res.returncode == 1 and res.stderr.strip().splitlines()[-1].startswith('meloformer generate: '), res.stderr
     assert not [str(o) for o in tmp_path.rglob('*') if o.suffix=='.part' or o.stem=='p']
-
-def hears(): signal.signal(signal.SIGINT, signal.SIG_DFL) # what runs in the background of a shell is deaf to Ctrl-C, and so are its children
 
 def interrupted(when, *args):
     "A command that gets Ctrl-C when its output shows `when`: exit status, output"

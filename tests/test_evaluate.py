@@ -3,6 +3,7 @@ import json, os, shutil, signal, subprocess, sys, time
 import numpy as np
 import pytest
 import torch
+from conftest import hears
 from meloformer.cli import run as cli
 from meloformer.chords import LABELS, QUALITIES, chord_pitches, parse_progression
 from meloformer.corpus import Corpus
@@ -203,7 +204,7 @@ def model_folder(tmp_path_factory):
 
 def test_command_goes_on_where_it_was_stopped(model_folder, corpus_folder, tmp_path):
     args = ['evaluate', model_folder, '--data', corpus_folder, '--pieces', 2, '--bars', 3, '--out', tmp_path/'out']
-    p = subprocess.Popen([sys.executable, '-m', 'meloformer.cli', *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen([sys.executable, '-m', 'meloformer.cli', *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears)
     first,until = tmp_path/'out/free-000.npz',time.time()+120
     while not first.exists() and time.time()<until: time.sleep(.02)
     p.send_signal(signal.SIGINT)
