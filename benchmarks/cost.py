@@ -16,7 +16,7 @@ from fastcore.script import call_parse
 from report import earlier, head, report
 from torch.utils._pytree import tree_leaves
 from meloformer.corpus import Corpus
-from meloformer.cost import KINDS, StandIn, allocated, memory, step_work
+from meloformer.cost import StandIn, allocated, memory, step_work
 from meloformer.model import MeloFormer, config
 from meloformer.optim import make_optimizer
 from meloformer.packing import Packs, Window

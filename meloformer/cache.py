@@ -186,7 +186,7 @@ def prefill(self:MeloFormer,
     b: int = 0         # Which piece of the batch; it is empty
 ) -> Tensor: # Logits of the next token, shape (V,)
     "Read a whole prompt into the cache"
-    S,open_ = ids.n_summaries,int(ids.slot[0, -1])
+    open_ = int(ids.slot[0, -1])
     x,(cos,sin) = self.embed_all(tokens_1T, ids),rotary(ids)
     plan,kv = self.plan(ids).bind(*self.rules),self._kept(ids.shape[1])
     for l,block in enumerate(self.blocks):

@@ -7,7 +7,7 @@ __all__ = ['KINDS', 'pairs', 'Flops', 'flops', 'Ledger', 'StandIn', 'Memory', 'a
            'step_work', 'cache_bytes']
 
 # %% ../nbs/15_cost.ipynb #76159544
-import operator, weakref
+import weakref
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace

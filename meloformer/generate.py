@@ -412,8 +412,8 @@ def generate(
         parse_rules(scale, pitch_range, polyphony, density, chord_tones), temperature=temperature, top_p=top_p, top_k=top_k)
     start = time.perf_counter()
     score = written(net, hid, ask, seed, form, loop)
-    print(f'{len(score.notes)} notes for {len(score.tracks)} instruments in {time.perf_counter()-start:.1f} s, with {ckpt}')
+    took = time.perf_counter()-start
     score.write(out)
     score.save_png(picture)
-    print(f'{out}\n{picture}')
+    print(f'{len(score.notes)} notes for {len(score.tracks)} instruments in {took:.1f} s, with {ckpt}\n{out}\n{picture}')
     return score

@@ -15,7 +15,7 @@ from .score import BAR, columns
 from .grid import *
 from .chords import *
 from .hid import *
-from .hid import BOS, EOS, SEP, CHORDS, METERS, TEMPI, PROGRAM, INSTANCE, POSITION, PITCH
+from .hid import EOS, SEP, CHORDS, METERS, TEMPI, PROGRAM, INSTANCE, POSITION, PITCH
 from .masks import *
 from .rules import *
 
@@ -149,42 +149,49 @@ class Guide:
         self._static = np.ones(len(hid), bool)
         self._static[hid.base['Attribute']:hid.base['Chord']] = False
 
-    def blank(self, i):
-        "What is settled of the bar that is written as number `i`, from 0"
-        a,w = self.ask,self.walk
-        if a.blanks: return a.blanks[i-self.skip]
-        meter = a.meter or (w.numerator, w.denominator)
-        return Blank(i, _bar_plan(self.hid, a, i-self.skip, meter) if a.chords else None, a.meter, None, self.players, i==self.skip)
 
-    def jumps(self):
-        "Does the bar that is written next stand elsewhere?"
-        a,i = self.ask,self.walk.bars
-        if not a.blanks or not self.skip <= i < a.bars or not i: return False
-        return a.blanks[i-self.skip].number != (a.numbers[i-1] if i==self.skip else a.blanks[i-self.skip-1].number)+1
+# %% ../nbs/21_guide.ipynb #bcad9e1b
+@patch
+def blank(self:Guide, i):
+    "What is settled of the bar that is written as number `i`, from 0"
+    a,w = self.ask,self.walk
+    if a.blanks: return a.blanks[i-self.skip]
+    meter = a.meter or (w.numerator, w.denominator)
+    return Blank(i, _bar_plan(self.hid, a, i-self.skip, meter) if a.chords else None, a.meter, None, self.players, i==self.skip)
 
-    def add(self, token):
-        "Take a token"
-        self.n,self.count = self.n+1,self.count+1
-        if token==SEP: self.jumped = True; return
-        bars = self.walk.bars
-        self.walk.step(token)
-        self._count(token)
-        if token in self.due[:1]: self.due = self.due[1:]
-        if self.hid.kind[token]==TEMPI: self.tempo = int(token)-self.hid.base['Tempo']
-        if self.walk.bars > bars: self._head()
-        me = (self.walk.program, self.walk.instance)
-        if me in self.waiting and self.hid.kind[token] not in (PROGRAM, INSTANCE): self.waiting.remove(me)
+@patch
+def jumps(self:Guide):
+    "Does the bar that is written next stand elsewhere?"
+    a,i = self.ask,self.walk.bars
+    if not a.blanks or not self.skip <= i < a.bars or not i: return False
+    return a.blanks[i-self.skip].number != (a.numbers[i-1] if i==self.skip else a.blanks[i-self.skip-1].number)+1
 
-    def _head(self):
-        "Plan the head of the bar that has just been opened"
-        b,w,i = self.hid.base,self.walk,self.walk.bars-1
-        self.count,self.due,self.jumped = 0,[],False
-        if i < self.skip: return
-        self.now = self.blank(i)
-        self.waiting = list(self.now.players or ()) if self.now.all_play else []
-        if self.now.chords: self.due = [t for p,l in self.now.chords[1:] for t in (b['Position']+p-1, b['Chord']+l)]
-        if self.now.meter and (i==0 or self.now.meter!=(w.numerator, w.denominator)): self.due += [b['Numerator']+self.now.meter[0]-1, b['Denominator']+self.now.meter[1].bit_length()-1]
-        if self.now.tempo is not None and self.now.tempo!=self.tempo: self.due.append(b['Tempo']+self.now.tempo)
+# %% ../nbs/21_guide.ipynb #5a1df283
+@patch
+def add(self:Guide, token):
+    "Take a token"
+    self.n,self.count = self.n+1,self.count+1
+    if token==SEP: self.jumped = True; return
+    bars = self.walk.bars
+    self.walk.step(token)
+    self._count(token)
+    if token in self.due[:1]: self.due = self.due[1:]
+    if self.hid.kind[token]==TEMPI: self.tempo = int(token)-self.hid.base['Tempo']
+    if self.walk.bars > bars: self._head()
+    me = (self.walk.program, self.walk.instance)
+    if me in self.waiting and self.hid.kind[token] not in (PROGRAM, INSTANCE): self.waiting.remove(me)
+
+@patch
+def _head(self:Guide):
+    "Plan the head of the bar that has just been opened"
+    b,w,i = self.hid.base,self.walk,self.walk.bars-1
+    self.count,self.due,self.jumped = 0,[],False
+    if i < self.skip: return
+    self.now = self.blank(i)
+    self.waiting = list(self.now.players or ()) if self.now.all_play else []
+    if self.now.chords: self.due = [t for p,l in self.now.chords[1:] for t in (b['Position']+p-1, b['Chord']+l)]
+    if self.now.meter and (i==0 or self.now.meter!=(w.numerator, w.denominator)): self.due += [b['Numerator']+self.now.meter[0]-1, b['Denominator']+self.now.meter[1].bit_length()-1]
+    if self.now.tempo is not None and self.now.tempo!=self.tempo: self.due.append(b['Tempo']+self.now.tempo)
 
 # %% ../nbs/21_guide.ipynb #da3ecf49
 @patch

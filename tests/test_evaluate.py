@@ -7,7 +7,7 @@ from conftest import hears
 from meloformer.cli import run as cli
 from meloformer.chords import LABELS, QUALITIES, chord_pitches, parse_progression
 from meloformer.corpus import Corpus
-from meloformer.evaluate import CHECKS, LINE, asked_bars, asked_chords, bar_contents, bar_similarity, by_chance, chord_tones, chords_heard, control, describe, distance, frame_of, judge, kept, legal, lines, memorised, opening, steps, table
+from meloformer.evaluate import CHECKS, LINE, asked_bars, asked_chords, bar_contents, bar_similarity, by_chance, chord_tones, chords_heard, control, describe, distance, frame_of, kept, lines, memorised, opening, steps, table
 from meloformer.guide import Ask
 from meloformer.grid import DRUMS, TICKS, Grid, bar_ticks
 from meloformer.hid import HID, random_walk

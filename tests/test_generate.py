@@ -6,7 +6,7 @@ import symusic
 import torch
 from meloformer.chords import parse_progression
 from meloformer.cache import Cache
-from meloformer.generate import answered, ask_for, compose, compose_form, compose_loop, compose_many, likelihood, parse_form, prompt_of, wish, written
+from meloformer.generate import answered, ask_for, compose, compose_form, compose_many, likelihood, parse_form, prompt_of, wish, written
 from meloformer.guide import Ask, Tracker, parse_instruments, piece_ids
 from meloformer.grid import DRUMS, TEMPOS
 from meloformer.hid import HID, random_walk
