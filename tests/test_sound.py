@@ -17,6 +17,7 @@ def tune(bpm=120.):
 
 # before the page's own script: what reaches the loudspeaker is measured, and a request that leaves the page is forbidden and noted
 EARS = """<meta http-equiv="Content-Security-Policy" content="default-src 'unsafe-inline' data:"><script>
+// the synthesizer unlocks the audio with an oscillator of 0 Hz, which is no tone
 const levels = [], fetched = [], connect = AudioNode.prototype.connect
 addEventListener('securitypolicyviolation', e => fetched.push(e.blockedURI))
 AudioNode.prototype.connect = function(to, ...more) {
@@ -24,7 +25,7 @@ AudioNode.prototype.connect = function(to, ...more) {
     const c = this.context, ear = c.createAnalyser(), x = new Float32Array(2048)
     ear.fftSize = 2048
     connect.call(this, ear)
-    setInterval(() => { if (c.state != 'running') return; ear.getFloatTimeDomainData(x); levels.push(Math.max(...x.map(Math.abs))) }, 20)
+    setInterval(() => { if (c.state != 'running' || this.frequency?.value === 0) return; ear.getFloatTimeDomainData(x); levels.push(Math.max(...x.map(Math.abs))) }, 20)
   }
   return connect.call(this, to, ...more)
 }
