@@ -17,7 +17,6 @@ def tune(bpm=120.):
 
 # before the page's own script: what reaches the loudspeaker is measured, and a request that leaves the page is forbidden and noted
 EARS = """<meta http-equiv="Content-Security-Policy" content="default-src 'unsafe-inline' data:"><script>
-// the synthesizer unlocks the audio with an oscillator of 0 Hz, which is no tone
 const levels = [], fetched = [], connect = AudioNode.prototype.connect
 addEventListener('securitypolicyviolation', e => fetched.push(e.blockedURI))
 AudioNode.prototype.connect = function(to, ...more) {
@@ -25,7 +24,7 @@ AudioNode.prototype.connect = function(to, ...more) {
     const c = this.context, ear = c.createAnalyser(), x = new Float32Array(2048)
     ear.fftSize = 2048
     connect.call(this, ear)
-    setInterval(() => { if (c.state != 'running' || this.frequency?.value === 0) return; ear.getFloatTimeDomainData(x); levels.push(Math.max(...x.map(Math.abs))) }, 20)
+    setInterval(() => { if (c.state != 'running') return; ear.getFloatTimeDomainData(x); levels.push(Math.max(...x.map(Math.abs))) }, 20)
   }
   return connect.call(this, to, ...more)
 }
@@ -34,10 +33,15 @@ ACT = """<script>
 const said = document.createElement('pre'), note = (k, v) => said.textContent += k+'='+v+';', peak = () => levels.splice(0).reduce((a, b) => Math.max(a, b), 0)
 said.id = 'said'
 document.body.append(said)
-setTimeout(() => at('go').click(), 100)
-setTimeout(() => { note('playing', peak()); note('button', at('go').textContent); note('time', now() > .5); at('go').click() }, 1300)
-setTimeout(() => levels.length = 0, 1400)
-setTimeout(() => { note('stopped', peak()); note('again', at('go').textContent); note('fetched', fetched.length); if (parent != window) parent.document.title = said.textContent; else document.title = said.textContent }, 1900)
+const later = (f, ms) => new Promise(done => setTimeout(() => { f(); done() }, ms))
+later(() => at('go').click(), 100).then(async () => {
+  while (now() < .5) await later(() => {}, 50)  // by the clock of the audio, which a busy machine holds up
+  note('playing', peak()); note('button', at('go').textContent); at('go').click()
+  await later(() => levels.length = 0, 100)
+  await later(() => { note('stopped', peak()); note('again', at('go').textContent); note('fetched', fetched.length) }, 500)
+  const page = parent == window ? window : parent
+  page.document.title = said.textContent
+})
 </script></html>"""
 
 def acted(player): return Player(player.page.replace('<style>', EARS+'<style>', 1).replace('</html>', ACT))
@@ -67,7 +71,7 @@ def test_is_heard(tmp_path, frame):
     p = acted(tune().play())
     said = heard('<!doctype html><title>x</title>'+p._repr_html_() if frame else p.page, tmp_path)
     assert .02 < float(said['playing']) <= 2 and float(said['stopped']) == 0
-    assert (said['button'], said['again'], said['time'], said['fetched']) == ('Stop', 'Play', 'true', '0')
+    assert (said['button'], said['again'], said['fetched']) == ('Stop', 'Play', '0')
 
 @in_browser
 def test_ears_hear_requests_and_silence(tmp_path):
