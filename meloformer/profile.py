@@ -9,11 +9,13 @@ __all__ = ['Job', 'music', 'predict_memory', 'must_be_free', 'draw_memory', 'job
 
 # %% ../nbs/25_profile.ipynb #52d27323
 import gzip, json, math, os, platform, resource, subprocess, sys, time
+from bisect import bisect
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from functools import lru_cache
 from fastcore.script import call_parse
+import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 from .packing import Window
@@ -58,10 +60,10 @@ def music(
 # %% ../nbs/25_profile.ipynb #371e17c5
 def predict_memory(job: Job) -> Memory:
     "Memory of a job, without running it"
-    return _predict(replace(job, micro_batches=min(2, job.micro_batches))) # the third micro-batch is as the second
+    return _law(replace(job, length=Job.length, batch_size=1, micro_batches=1))(job.length*job.batch_size, job.micro_batches)
 
-@lru_cache(128)
-def _predict(job): return memory(job.cfg, job.length, job.batch_size, job.backend, job.half, job.micro_batches, lambda m: make_optimizer(m, 1e-4, kind=job.optimizer))
+@lru_cache(64)
+def _law(job): return MemoryLaw(job.cfg, job.backend, job.half, lambda m: make_optimizer(m, 1e-4, kind=job.optimizer))
 
 def must_be_free(
     total: float, # Bytes that tensors take at the peak
@@ -75,9 +77,7 @@ def draw_memory(m:Memory, ax=None, title=''):
     "Memory over a step, by what it is for"
     from matplotlib.figure import Figure
     ax = ax or Figure(figsize=(5, 2.6), layout='constrained').subplots()
-    n = max(1, len(m.line)//2000) # no more points than a picture shows; each the greatest of its stretch
-    line = [max(m.line[i:i+n], key=sum) for i in range(0, len(m.line), n)]
-    ax.stackplot([i/len(line) for i in range(len(line))], *zip(*[[v/1e9 for v in o] for o in line]), labels=KINDS, lw=0)
+    ax.stackplot(np.linspace(0, 1, len(m.line)), m.line.T/1e9, labels=KINDS, lw=0)
     ax.axhline(m.total/1e9, c='.4', lw=.8, ls='--')
     ax.set(title=title or f'{m.total/1e9:.2f} GB', xlabel='of the step', ylabel='GB', xlim=(0, 1))
     ax.legend(fontsize=6, frameon=False, loc='upper right'); ax.spines[['top','right']].set_visible(False)
@@ -88,8 +88,9 @@ def draw_memory(m:Memory, ax=None, title=''):
 def job_work(job: Job) -> dict: # What `Speed.seconds` asks for
     "Work of a step"
     one,two,M = (*(predict_memory(replace(job, micro_batches=n)) for n in (1, 2)),job.micro_batches)
-    w = {k: job.batch_size*v for k,v in step_work(job.cfg, music(replace(job, batch_size=1)), replace(one, work=0), job.backend).items()}
-    return dict(linear=M*w['linear']+one.work, attention=M*w['attention'], moved=one.moved+(M-1)*(two.moved-one.moved), tiles=M*w['tiles'])
+    w = {k: job.batch_size*M*v for k,v in step_work(job.cfg, music(replace(job, batch_size=1)), replace(one, work=0), job.backend).items()}
+    return w|dict(linear=w['linear']+one.work, moved=one.moved+(M-1)*(two.moved-one.moved))
+
 
 def predict_seconds(
     job: Job,
@@ -107,27 +108,18 @@ def most(
     job: Job,
     what: str,    # 'length' or 'batch_size'
     limit: float, # Bytes of the device
-    step: int = 1, # The answer is a multiple of it
-    known: dict = None # Bytes by positions, from questions before
+    step: int = 1 # The answer is a multiple of it
 ) -> int: # 0 if nothing fits
     "The most that fits, by prediction"
-    known,per = {} if known is None else known,1 if what=='length' else job.length # positions of a unit of `what`
-    def ask(n):
-        if n*per not in known: known[n*per] = need(replace(job, **{what: n}))
-        return known[n*per]
-    a,b,least = (8192, 16384, 256) if what=='length' else (2, 4, 1)
-    for _ in range(8):
-        n = min(1<<24, max(least, int(a+(limit-ask(a))*(b-a)/max(1, ask(b)-ask(a)))//step*step))
-        if n in (a, b) or ask(n)<=limit: break
-        a,b = b,n
-    return n if ask(n)<=limit else 0
+    return step*bisect(range(step, 1<<24, step), limit, key=lambda n: need(replace(job, **{what: n})))
 
-def longest(job:Job, limit:float, known:dict=None) -> int:
+def longest(job:Job, limit:float) -> int:
     "The longest window at one window a batch"
-    return most(replace(job, batch_size=1), 'length', limit, 128, known)
-def most_windows(job:Job, limit:float, known:dict=None) -> int:
+    return most(replace(job, batch_size=1), 'length', limit, 128)
+def most_windows(job:Job, limit:float) -> int:
     "The largest batch"
-    return most(job, 'batch_size', limit, 1, known)
+    return most(job, 'batch_size', limit)
+
 
 # %% ../nbs/25_profile.ipynb #4bc64c24
 def limits(
@@ -141,16 +133,19 @@ def limits(
     rows = []
     for size in sizes:
         for checkpointing in (False, True):
-            job,known = Job(size, checkpointing=checkpointing, **changes),{}
-            rows.append(dict(size=size, checkpointing=checkpointing, longest=longest(job, limit, known)))
+            job = Job(size, checkpointing=checkpointing, **changes)
+            rows.append(dict(size=size, checkpointing=checkpointing, longest=longest(job, limit)))
             if batches: rows[-1]['batch'] = {n: rows[-1]['longest']//n for n in lengths} # positions are what counts
     return rows
 
 def limits_text(rows):
     "Rows of `limits` in columns"
     lengths = list(rows[0].get('batch', ()))
-    head = f"{'size':>7} {'checkpointing':>13} {'longest window':>15}" + (f"  windows of {lengths[0]:,}" if lengths else '') + ''.join(f'{n:>8,}' for n in lengths[1:])
-    return '\n'.join([head, *(f"{r['size']:>7} {'yes' if r['checkpointing'] else 'no':>13} {r['longest'] or 'none':>15,}".replace('none,', 'none') + (f"{r['batch'][lengths[0]]:>{len(str(lengths[0]))+15}}" if lengths else '') + ''.join(f"{r['batch'][n]:>8}" for n in lengths[1:]) for r in rows)])
+    table = [('size','checkpointing','longest window',*(f'{n:,}' for n in lengths))]
+    for r in rows: table.append((r['size'], 'yes' if r['checkpointing'] else 'no', f"{r['longest']:,}" if r['longest'] else 'none', *(str(r['batch'][n]) for n in lengths)))
+    if lengths: table[0] = *table[0][:3],'windows of '+table[0][3],*table[0][4:]
+    wide = [max(map(len, o)) for o in zip(*table)]
+    return '\n'.join('  '.join(o.rjust(w) for o,w in zip(r, wide)) for r in table)
 
 def draw_limits(rows, ax=None):
     "The longest window of each size"
@@ -374,7 +369,7 @@ def profile(
     two_pass: bool = False, # Do tokens read the summaries of the same layer?
     precision: str = None, # bf16 or fp32 (default: bf16 on a card)
     device: str = None,    # cuda or cpu: what to predict for (default: a card)
-    measure: bool = False, # Run it here as well, on the device of --device
+    measure: bool = False, # Run it here as well, on the device of --device; with --max_batch, batches of --length
     max_seq_len: bool = False, # Instead: the longest window of every size
     max_batch: bool = False, # Instead: the largest batch of every size and length, and the longest window
     memory: float = 0.,    # GB of the device (default: of the one that is here, or 80)
@@ -391,10 +386,9 @@ def profile(
     limit = 1e9*memory or (here['memory'] if cuda==here['cuda'] else 80e9)
     Window(length) # says what is wrong with a length
     job = Job(model_size, length, batch_size, gradient_accumulation_steps, optimizer, checkpointing, mask, two_pass, cuda, (precision or ('bf16' if cuda else 'fp32'))=='bf16')
-    if phases: found,words,fig = *_phases(job, limit, phases),None
-    elif max_seq_len or max_batch: found,words,fig = _limits(job, limit, max_batch, measure)
-    else: found,words,fig = _one(job, limit, measure, out)
-    print(words)
+    if phases: found,fig = _phases(job, limit, phases),None
+    elif max_seq_len or max_batch: found,fig = _limits(job, limit, max_batch, measure)
+    else: found,fig = _one(job, limit, measure, out)
     if out:
         Path(out).mkdir(parents=True, exist_ok=True)
         (Path(out)/'profile.json').write_text(json.dumps(found, indent=1)+'\n')
@@ -404,19 +398,24 @@ def profile(
 def _one(job, limit, measured, out):
     m = predict_memory(job)
     r = measure(job, snapshot=str(Path(out or '.')/'out_of_memory.pickle')) if measured else {}
+    print('\n'.join(_told(job, m, r, limit)))
     parts = {k: getattr(m, k) for k in KINDS}
-    return dict(machine=machine()['name'], job=asdict(job), limit=limit, predicted=dict(parts, total=m.total, must_be_free=must_be_free(m.total, job.cuda)), measured=r), '\n'.join(_told(job, m, r, limit)), draw_memory(m)
+    return dict(machine=machine()['name'], job=asdict(job), limit=limit, predicted=dict(parts, total=m.total, must_be_free=must_be_free(m.total, job.cuda)), measured=r),draw_memory(m)
 
 def _limits(job, limit, batches, measured):
     keep = {k: v for k,v in asdict(job).items() if k not in ('size','length','batch_size','checkpointing')}
     rows = limits(limit, batches=batches, **keep)
-    words = [f"{_gb(limit)}, {'card' if job.cuda else 'processor'}, {'bfloat16' if job.half else 'float32'}, {job.optimizer}; predicted, with the margin", limits_text(rows)]
-    if measured:
-        for r in rows:
-            one = Job(**keep|dict(size=r['size'], checkpointing=r['checkpointing']))
-            if r['longest']: r['measured_longest'],r['trials'] = confirm(one, 'length', r['longest'], limit, 128)
-            words.append(f"{r['size']:>7}{' checkpointing' if r['checkpointing'] else ''}: on this machine {r.get('measured_longest', 0):,}")
-    return dict(limit=limit, job=keep, rows=rows), '\n'.join(words), draw_limits(rows)
+    print(f"{_gb(limit)}, {'card' if job.cuda else 'processor'}, {'bfloat16' if job.half else 'float32'}, {job.optimizer}; predicted, with the margin\n{limits_text(rows)}", flush=True)
+    for r in rows if measured else ():
+        one,name = replace(job, size=r['size'], checkpointing=r['checkpointing'], batch_size=1),r['size']+(' checkpointing' if r['checkpointing'] else '')
+        def ask(what, n, step, said):
+            at,trials = confirm(one, what, n, limit, step) if n else (0, [])
+            r.update({'measured_'+what: at, what+'_trials': trials})
+            print(f'{name:>21}: on this machine {at:,} {said} ({len(trials)} trials)', flush=True)
+            return at
+        at = ask('length', r['longest'], 128, 'places in one window')
+        if batches: ask('batch_size', at//job.length, 1, f'windows of {job.length:,}')
+    return dict(limit=limit, job=keep, rows=rows),draw_limits(rows)
 
 def _phases(job, limit, path):
     t = tune_phases(job, limit)
@@ -424,5 +423,7 @@ def _phases(job, limit, path):
     part = Path(path).with_suffix('.part')
     part.write_text(json.dumps(t, indent=1)+'\n')
     os.replace(part, path)
-    lines = [f"to step {p['until'] or 'the end'}: {p['micro_batches']} x {p['batch_size']} windows, {p['workers']} workers" for p in t['phases']]
-    return t,'\n'.join([f"{t['measured']['tokens_per_second']:,.0f} tokens/s on {t['machine']}", *lines, f'written to {path}; use it with meloformer train --phases {path}'])
+    print(f"{t['measured']['tokens_per_second']:,.0f} tokens/s on {t['machine']}")
+    for p in t['phases']: print(f"to step {p['until'] or 'the end'}: {p['micro_batches']} x {p['batch_size']} windows, {p['workers']} workers")
+    print(f'written to {path}; use it with meloformer train --phases {path}')
+    return t

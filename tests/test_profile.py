@@ -3,7 +3,7 @@ import json, signal, subprocess, sys, time
 from dataclasses import replace
 import pytest, torch
 from meloformer import cli
-from meloformer.cost import KINDS, Speed, StandIn, allocated, memory, step_work
+from meloformer.cost import KINDS, MemoryLaw, Speed, StandIn, allocated, memory, step_work
 from meloformer.masks import toy_ids
 from meloformer.model import Config, MeloFormer, config, count_parameters, losses
 from meloformer.optim import make_optimizer
@@ -46,8 +46,19 @@ def test_memory_compiled(checkpointing):
 def test_memory_of_parts():
     m = memory(SMALL, 1024, micro_batches=2)
     assert m.weights==4*count_parameters(SMALL) and m.gradients>=m.weights and m.optimizer>=2*m.weights
-    assert max(o[KINDS.index('logits')] for o in m.line)>0 and m.activations>m.logits and m.total==sum(getattr(m, k) for k in KINDS)==max(map(sum, m.line))
+    assert m.line[:, KINDS.index('logits')].max()>0 and m.activations>m.logits and m.total==sum(getattr(m, k) for k in KINDS)==m.line.sum(1).max()
     assert memory(SMALL, 1024).total < m.total < memory(SMALL, 1024, batch_size=2).total
+
+@pytest.mark.parametrize('backend,half,kind,changes', [('flex', True, 'muon', {}), ('flex', True, 'adamw', dict(checkpointing=True)), ('flex', False, 'adamw', dict(two_pass=True)), ('gather', True, 'muon', dict(checkpointing=True, dropout=.1))], ids=str)
+def test_two_traces_tell_all_lengths(backend, half, kind, changes):
+    "The law says what a trace of each length and batch would, to the byte, and nearly so for short windows"
+    cfg,own = replace(SMALL, layers=2, **changes),lambda m: make_optimizer(m, 1e-4, kind=kind)
+    law = MemoryLaw(cfg, backend, half, own)
+    for N,B,M in ((2048, 1, 1), (2048, 3, 2), (65536, 1, 2)):
+        said,m = law(N*B, M),memory(cfg, N, B, backend, half, M, own)
+        assert (said.line==m.line).all() and (said.total, said.moved, said.work, said.ends)==(m.total, m.moved, m.work, m.ends)
+    for N,B in ((512, 4), (8320, 1)):
+        assert .97 < law(N*B).total/memory(cfg, N, B, backend, half, 1, own).total < 1.05
 
 def test_large_predictions_are_quick():
     start = time.process_time()
