@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['think', 'Writer', 'compose', 'compose_many', 'compose_bars', 'likelihood', 'prompt_of', 'ask_for', 'answered',
-           'heard_again', 'written_anew', 'parse_form', 'compose_form', 'compose_loop', 'wish', 'written', 'generate']
+           'heard_again', 'written_anew', 'parse_form', 'compose_form', 'compose_loop', 'wish', 'written', 'sections',
+           'bars_to_write', 'generate']
 
 # %% ../nbs/22_generate.ipynb #f990ee30
 import re, time
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from fastcore.basics import patch
 from fastcore.script import Param, call_parse
+from tqdm.auto import tqdm
 import numpy as np
 import torch
 from .midi import *
@@ -45,9 +47,10 @@ class Writer:
         hid: HID,
         asks: list,     # An `Ask` for each piece
         seeds: list,    # A number for each piece; the same number, the same piece
-        compiled = None # Compile the step? Half a minute, then faster (default: on a card)
+        compiled = None, # Compile the step? Half a minute, then faster (default: on a card)
+        told = None     # Function, called as each bar but the last is finished
     ):
-        self.model,self.hid,self.asks,self.device = model,hid,asks,model.summary.device
+        self.model,self.hid,self.asks,self.device,self.told = model,hid,asks,model.summary.device,told
         self.guides,self.tracks = [Guide(hid, a) for a in asks],[Tracker(hid, a.all_numbers) for a in asks]
         self.rngs,self.cache,self.live = [np.random.default_rng(s) for s in seeds],Cache(model, len(asks)),list(range(len(asks)))
         self.todo,self.chosen = [[] for _ in asks],[None]*len(asks)
@@ -99,7 +102,9 @@ def take(self:Writer, b):
     t,g,track = self.chosen[b],self.guides[b],self.tracks[b]
     closing = track.summary_row
     g.add(t)
-    self.todo[b] = [(None, closing)]*track.add(t) + [(t, track.row)]
+    new = track.add(t)
+    if new and self.told: self.told()
+    self.todo[b] = [(None, closing)]*new + [(t, track.row)]
     if g.walk.done: self.live.remove(b)
     return t
 
@@ -373,6 +378,24 @@ def written(
     score = hid.decode(answered(hid, ask, tokens) if ask.blanks is not None else tokens)
     score.chords = [(o, name_chord(LABELS.index(c))) for o,c in score.chords]
     return score.ended() if loop else score
+def sections(
+    hid: HID,
+    ask: Ask,
+    form: str = None
+) -> list: # (bar, name), as `Score.plot` takes them
+    "The sections of a form, or which bars are new"
+    if form:
+        each = parse_form(form)
+        return [(i*ask.bars//len(each), a+"'"*v) for i,(a,v) in enumerate(each)]
+    n,new = bars_to_write(hid, ask)
+    if len(new)==n: return []
+    return [(0, 'as it was')]*(new[0]>0) + [(new[0], 'new')] + [(new[-1]+1, 'as it was')]*(new[-1]+1<n)
+
+def bars_to_write(hid, ask) -> tuple: # Bars in all; numbers of those that are written
+    "How much of a piece is new"
+    if ask.blanks is not None: return int(max(ask.all_numbers))+1,sorted({o.number for o in ask.blanks})
+    had = 0 if ask.prompt is None else int(hid.structure(ask.prompt).bar.max(initial=-1))+1
+    return ask.bars,list(range(had, ask.bars))
 
 # %% ../nbs/22_generate.ipynb #f3182155
 @call_parse
@@ -411,9 +434,8 @@ def generate(
     ask = wish(hid, bars, prompt, prompt_bars, fill, rewrite, add, harmonize, chords, instruments, meter, tempo,
         parse_rules(scale, pitch_range, polyphony, density, chord_tones), temperature=temperature, top_p=top_p, top_k=top_k)
     start = time.perf_counter()
-    score = written(net, hid, ask, seed, form, loop)
-    took = time.perf_counter()-start
+    with tqdm(total=None if form or loop else len(bars_to_write(hid, ask)[1])-1, unit='bar', disable=None, leave=False) as bar: score = written(net, hid, ask, seed, form, loop, told=bar.update)
     score.write(out)
-    score.save_png(picture)
-    print(f'{len(score.notes)} notes for {len(score.tracks)} instruments in {took:.1f} s, with {ckpt}\n{out}\n{picture}')
+    score.save_png(picture, sections=sections(hid, ask, form))
+    print(f'{len(score.notes)} notes for {len(score.tracks)} instruments in {time.perf_counter()-start:.1f} s, with {ckpt}\n{out}\n{picture}')
     return score

@@ -145,6 +145,7 @@ class Guide:
         self.players = _of_each(ask.programs) if ask.programs else None
         self.programs,self.next_bar = hid.kind==PROGRAM,hid.kind==CHORDS
         self.next_bar[[EOS, SEP]] = True
+        self.chords = chords_now(ask.rules)
         self.pitches,self.harmony,self.notes,self.struck,self.ends = hid.kind==PITCH,[(0, 0)],0,0,[] # chords of the bar; notes of the player in this bar, and here; (onset, end) of those that were given a length
         self._static = np.ones(len(hid), bool)
         self._static[hid.base['Attribute']:hid.base['Chord']] = False
@@ -265,12 +266,13 @@ def allowed(self:Guide) -> tuple: # bool over the vocabulary, twice: what the gr
     if self.jumped or (self.skip and self.n==len(self.prompt)): legal &= self.next_bar
     if self.jumped: legal[EOS] = False
     ok,chord = legal.copy(),slice(b['Chord'], b['Numerator'])
+    ok[chord] &= self.chords
     if self.due and ok[self.due[0]]: return legal,np.arange(len(hid))==self.due[0],None
     opens,more = self.jumped or self._opens(legal),w.bars < a.bars
     if opens and more:
         if not self.jumped and self.jumps():
             ok[self.next_bar],ok[SEP] = False,True
-        elif (chords := self.blank(w.bars).chords): ok[chord] &= np.arange(len(LABELS))==chords[0][1]
+        elif (chords := self.blank(w.bars).chords): ok[chord] = legal[chord] & (np.arange(len(LABELS))==chords[0][1])
     if w.bars > self.skip:
         if self.now.chords and w.program is None: ok[b['Position']:b['Length']] = False
         if self.now.players is not None: self._only_asked(ok, legal[EOS])
