@@ -221,6 +221,7 @@ def ask_for(
         if chords: own = _bar_plan(hid, Ask(chords=chords, meter=meter), i-first, meter)
         blanks.append(Blank(int(i), own, meter, int(hid.value[b.tempo[i][0]]), sorted(again+new, key=_rank), bool(add) and i==first))
     kept = context_first(hid, tokens, target, heads, slots=int((~(heads & target.all(1))).sum()))
+    if harmony and not chords: sampling['rules'] = [*sampling.get('rules', ()), ChordRule(np.arange(len(LABELS))>0, 'chords')]
     return Ask(prompt=kept.tokens, numbers=kept.bars, blanks=blanks, **sampling) if len(kept.bars) else Ask(blanks=blanks, **sampling)
 
 # %% ../nbs/22_generate.ipynb #d00dc1e2
@@ -350,7 +351,7 @@ def wish(
     meter: str = None,
     tempo: int = 0,
     rules: list = (),      # From `meloformer.rules`
-    **sampling             # temperature, top_p, top_k
+    **sampling             # temperature, top_p, top_k, rest
 ) -> Ask:
     "An `Ask` in words, as on the command line"
     chords,about = parse_progression(chords) if chords else None,bool(fill or rewrite or add or harmonize)
@@ -420,6 +421,7 @@ def generate(
     polyphony: str = None, # Notes that sound together, at most, such as "4" or "flute 1, piano 5"
     density: str = None,   # Notes a bar, such as "2-12" or "drums 8-16, bass -8"
     chord_tones: str = None, # Notes belong to the chord on strong beats, on beats, or all: strong, beats or all
+    rest: int = 2,         # Players that are asked for are silent for at most so many bars on end; -1: as the model likes
     temperature: float = 1., # Above 1 bolder, below 1 safer
     top_p: float = .95,    # Keep the likeliest tokens that make up this probability
     top_k: int = 0,        # Keep at most so many tokens (0: all)
@@ -432,7 +434,7 @@ def generate(
     ckpt = find_checkpoint(model)
     net,hid = MeloFormer.load(ckpt),HID.load(ckpt)
     ask = wish(hid, bars, prompt, prompt_bars, fill, rewrite, add, harmonize, chords, instruments, meter, tempo,
-        parse_rules(scale, pitch_range, polyphony, density, chord_tones), temperature=temperature, top_p=top_p, top_k=top_k)
+        parse_rules(scale, pitch_range, polyphony, density, chord_tones), rest=None if rest<0 else rest, temperature=temperature, top_p=top_p, top_k=top_k)
     start = time.perf_counter()
     with tqdm(total=None if form or loop else len(bars_to_write(hid, ask)[1])-1, unit='bar', disable=None, leave=False) as bar: score = written(net, hid, ask, seed, form, loop, told=bar.update)
     score.write(out)

@@ -58,6 +58,7 @@ class Ask:
     numbers: np.ndarray = None # Number of each bar of the prompt (default: 0, 1, 2 …)
     blanks: list = None     # `Blank`s, the bars to write (default: those after the prompt)
     rules: list = ()        # From `meloformer.rules`, for the notes that are written
+    rest: int = None        # A player that is asked for is silent for at most so many bars on end (default: as the model likes)
 
     def __post_init__(self):
         if self.blanks: self.bars = len(self.blanks)+len(self.numbers if self.numbers is not None else ())
@@ -66,6 +67,7 @@ class Ask:
         if not 0<=self.temperature<float('inf'): raise ValueError(f'temperature is not negative, but {self.temperature}')
         if not 0<self.top_p<=1: raise ValueError(f'top_p lies above 0 and up to 1, not {self.top_p}')
         if self.top_k<0: raise ValueError(f'top_k is not negative, but {self.top_k}')
+        if self.rest is not None and self.rest<0: raise ValueError(f'rest is not negative, but {self.rest}')
         if self.tempo is not None and not TEMPOS[0]<=self.tempo<=TEMPOS[-1]: raise ValueError(f'tempo lies from {TEMPOS[0]} to {TEMPOS[-1]}, not {self.tempo}')
 
     @property
@@ -142,7 +144,8 @@ class Guide:
         self.prompt = np.zeros(0, int) if ask.prompt is None else ask.prompt
         self.skip = int(hid.structure(self.prompt).bar.max(initial=-1))+1
         self.n,self.count,self.due,self.jumped,self.tempo,self.waiting = 0,0,[],False,None,[]
-        self.players = _of_each(ask.programs) if ask.programs else None
+        self.players,self.played = _of_each(ask.programs) if ask.programs else None,{} # and the bar in which each played last
+        self.rest = ask.rest if self.players or any(o.all_play for o in ask.blanks or ()) else None # whoever only writes players anew forces none
         self.programs,self.next_bar = hid.kind==PROGRAM,hid.kind==CHORDS
         self.next_bar[[EOS, SEP]] = True
         self.chords = chords_now(ask.rules)
@@ -180,7 +183,9 @@ def add(self:Guide, token):
     if self.hid.kind[token]==TEMPI: self.tempo = int(token)-self.hid.base['Tempo']
     if self.walk.bars > bars: self._head()
     me = (self.walk.program, self.walk.instance)
-    if me in self.waiting and self.hid.kind[token] not in (PROGRAM, INSTANCE): self.waiting.remove(me)
+    if me[0] is None or self.hid.kind[token] in (PROGRAM, INSTANCE): return
+    self.played[me] = self.walk.bars-1
+    if me in self.waiting: self.waiting.remove(me)
 
 @patch
 def _head(self:Guide):
@@ -189,7 +194,7 @@ def _head(self:Guide):
     self.count,self.due,self.jumped = 0,[],False
     if i < self.skip: return
     self.now = self.blank(i)
-    self.waiting = list(self.now.players or ()) if self.now.all_play else []
+    self.waiting = [o for o in self.now.players or () if self.now.all_play or self.rest is not None and i-self.played.get(o, self.skip-1)>self.rest]
     if self.now.chords: self.due = [t for p,l in self.now.chords[1:] for t in (b['Position']+p-1, b['Chord']+l)]
     if self.now.meter and (i==0 or self.now.meter!=(w.numerator, w.denominator)): self.due += [b['Numerator']+self.now.meter[0]-1, b['Denominator']+self.now.meter[1].bit_length()-1]
     if self.now.tempo is not None and self.now.tempo!=self.tempo: self.due.append(b['Tempo']+self.now.tempo)
@@ -198,16 +203,17 @@ def _head(self:Guide):
 @patch
 def _only_asked(self:Guide, ok, ends):
     "Leave the players that are asked for; `ends`: could the bar end here?"
-    w,b,players,first = self.walk,self.hid.base,self.now.players,self.waiting[:1]
+    w,b,first = self.walk,self.hid.base,self.waiting[:1]
+    players = [o for o in self.now.players if not first or _rank(o)<=_rank(first[0])] # none beyond one that has to play
     if w.name in ('program','drums'): # which of them?
         may = np.zeros(MAX_INSTANCES, bool)
-        may[[i for p,i in first or players if p==w.program and (w.after[0]!=p or i>w.after[1])]] = True
+        may[[i for p,i in players if p==w.program and (w.after[0]!=p or i>w.after[1])]] = True
         at = b['Instance']+np.arange(MAX_INSTANCES-1)
         if not may[0]: ok &= np.isin(np.arange(len(ok)), at)
         ok[at] &= may[1:]
     else:
         may = np.zeros(DRUMS+1, bool)
-        may[[o[0] for o in first or players if w.program is None or _rank(o)>_rank((w.program, w.instance))]] = True
+        may[[o[0] for o in players if w.program is None or _rank(o)>_rank((w.program, w.instance))]] = True
         ok[b['Program']:b['Program']+DRUMS+1] &= may
     if ends and first: ok[self.next_bar] = False
 

@@ -46,6 +46,7 @@ def fulfil(
     polyphony: str = '',
     density: str = '',
     chord_tones: str = '',
+    rest: int = 2,     # Bars on end that a player may be silent
     temperature: float = 1.,
     top_p: float = .95,
     seed: int = 0,
@@ -60,7 +61,7 @@ def fulfil(
     if task==NEW: kw |= dict(bars=int(bars), instruments=', '.join(instruments), meter=meter, tempo=int(tempo or 0))
     elif task==ON: kw |= dict(prompt=piece, bars=int(bars)+len(Score.read(piece).bars()))
     else: kw |= dict(prompt=piece, fill=region, rewrite=', '.join(players) if task==PLAYERS else '', add=', '.join(instruments) if task==MORE else '', harmonize=task==HARMONY)
-    ask = wish(hid, rules=parse_rules(scale, pitch_range, polyphony, density, chord_tones), temperature=temperature, top_p=top_p, **kw)
+    ask = wish(hid, rules=parse_rules(scale, pitch_range, polyphony, density, chord_tones), rest=int(rest), temperature=temperature, top_p=top_p, **kw)
     form,loop,n,done = form if task==NEW else '',loop and task==NEW,len(bars_to_write(hid, ask)[1]),[0]
     def finished():
         done[0] += 1
@@ -115,6 +116,7 @@ def _fields(g):
         for k,label,info in (('scale','Scale','Such as A minor, D dorian.'), ('pitch_range','Range','Such as C3-C6, or violin G3-E6, bass E1-G3.'), ('polyphony','Notes that sound together, at most','Such as 4, or violin 1, piano 5.'), ('density','Notes a bar','Such as 2-12, or drums 8-16, bass -8.')):
             f[k] = g.Textbox('', label=label, info=info, elem_id=k)
         f['chord_tones'] = g.Dropdown([('anywhere',''), 'strong','beats','all'], value='', label='Where notes must belong to the chord', elem_id='chord_tones')
+        f['rest'] = g.Slider(0, 32, 2, step=1, label='Bars on end that a player may be silent', elem_id='rest')
         f['temperature'] = g.Slider(0, 2, 1, step=.05, label='Temperature: above 1 bolder, below 1 safer', elem_id='temperature')
         f['top_p'] = g.Slider(.05, 1, .9, step=.05, label='Keep the likeliest tokens that make up this probability', elem_id='top_p')
     f['seed'] = g.Number(1, label='Seed: another number, another piece', precision=0, minimum=0, elem_id='seed')

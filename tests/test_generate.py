@@ -1,5 +1,7 @@
 "What was asked for is found in the result, and the result opens everywhere"
 from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
 import numpy as np
 import pytest
 import symusic
@@ -12,7 +14,7 @@ from meloformer.grid import DRUMS, TEMPOS
 from meloformer.hid import HID, random_walk
 from meloformer.masks import PRESETS
 from meloformer.model import Config, MeloFormer, shake
-from meloformer.rules import parse_rules
+from meloformer.rules import chords_in_scale, parse_rules
 from meloformer.score import Score
 
 HID24 = HID()
@@ -95,6 +97,29 @@ def test_added_players_play():
     ask = ask_for(HID24, tokens, (2, 5), add=parse_instruments('violin, drums'), most=40)
     after = cells(answered(HID24, ask, np.array(list(compose(model(), HID24, ask)))))[0]
     assert {(2, 40, 1), (2, DRUMS, 0)} <= after.keys()
+
+def longest_rest(tokens):
+    "Bars on end in which one of the players is silent"
+    notes,_,bars = cells(tokens)
+    plays = {o[1:]: {b for b,*who in notes if tuple(who)==o[1:]} for o in notes}
+    return max(b-a-1 for own in plays.values() for a,b in pairwise(sorted({-1, len(bars)}|own)))
+
+@pytest.mark.parametrize('rest', (0, 1, 3))
+def test_nobody_rests_too_long(rest):
+    ask = Ask(bars=9, programs=parse_instruments('violin, violin, bass, drums'), rest=rest, most=80)
+    assert longest_rest(write(ask)) <= rest < longest_rest(write(replace(ask, rest=None)))
+
+def test_added_players_do_not_rest():
+    tokens = write(Ask(bars=6, most=60, programs=parse_instruments('piano')))
+    ask = ask_for(HID24, tokens, add=parse_instruments('violin, drums'), most=40, rest=0)
+    after = cells(answered(HID24, ask, np.array(list(compose(model(), HID24, ask)))))[0]
+    assert {(b, p, 0) for b in range(6) for p in (40, DRUMS)} <= after.keys()
+
+def test_harmony_is_found():
+    tokens = write(Ask(bars=6, most=60, programs=parse_instruments('piano')))
+    for ask in (ask_for(HID24, tokens, harmony=True), ask_for(HID24, tokens, harmony=True, rules=parse_rules('C major'))):
+        c = HID24.decode_grid(answered(HID24, ask, np.array(list(compose(model(), HID24, ask)))))[1]['label']
+        assert (c>0).all() and (not ask.rules[1:] or chords_in_scale('C major').may[c].all())
 
 @pytest.mark.parametrize('seed', range(4))
 def test_asked_and_found(seed):
