@@ -2,7 +2,7 @@
 
     python benchmarks/control.py RUN CORPUS [--seeds 3] [--device cuda]
 
-A dozen progressions, each with players of its own, are typed and written with several seeds. How well the notes keep to them is measured in two
+A dozen progressions, each with players of its own, are typed and written with several seeds, all else as `meloformer generate` has it. How well the notes keep to them is measured in two
 ways (`meloformer.evaluate`): by the recogniser of chords, which hears only the notes, and by the share of what sounds that belongs to the
 chord; `chance` is the same music held against the other progressions, `real` music of the validation split against its own chords.
 Then 100 pieces in all are checked to be music, and what was written is searched for in the training split, in any key, beside validation pieces, which
@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from fastcore.script import call_parse
 from report import report
-from meloformer.chords import parse_progression
 from meloformer.corpus import Corpus
 from meloformer.evaluate import HARMONY, control, copies, frame_of, kept, legal, memorised, opening, write_all
-from meloformer.guide import Ask, parse_instruments
+from meloformer.generate import wish
+from meloformer.guide import Ask
 from meloformer.hid import HID
 from meloformer.model import MeloFormer
 from meloformer.runs import find_checkpoint
@@ -42,8 +42,7 @@ def main(
     "Measure control, legality and memorisation"
     ckpt,train,val = find_checkpoint(run),Corpus(corpus),Corpus(corpus, 'val')
     hid,model = HID.load(ckpt),MeloFormer.load(ckpt)
-    def ask(chords, players, meter, tempo): return Ask(bars=bars, chords=parse_progression(chords), programs=parse_instruments(players), meter=tuple(map(int, meter.split('/'))), tempo=tempo)
-    typed = [ask(*o) for o in TYPED]
+    typed = [wish(hid, bars, chords=chords, instruments=players, meter=meter, tempo=tempo) for chords,players,meter,tempo in TYPED]
     asks = dict(typed=[a for a in typed for _ in range(seeds)], free=[Ask(bars=bars//2)]*max(0, pieces-seeds*len(typed)))
     sets = write_all(ckpt, asks, Path(out or f'control_{Path(run).resolve().name}'), device=device)
     good = [(hid.decode(t), a) for t,a in zip(sets['typed'], asks['typed']) if legal(hid, t)['legal']]

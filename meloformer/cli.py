@@ -6,7 +6,7 @@
 __all__ = ['COMMANDS', 'command', 'usage', 'run', 'main']
 
 # %% ../nbs/31_cli.ipynb #0171bea8
-import signal, sys
+import os, signal, sys
 from importlib import import_module
 from fastcore.script import anno_parser
 
@@ -44,6 +44,9 @@ def run(
         f = command(name)
         a = vars(anno_parser(f.__wrapped__, prog=f'meloformer {name}').parse_args(list(map(_underscored, args))))
         f(**{k: v for k,v in a.items() if k not in ('pdb','xtra')})
+    except BrokenPipeError: # whoever reads what is printed has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as e:
         print(f'meloformer {name}: {_words(e)}', file=sys.stderr)
         return 1

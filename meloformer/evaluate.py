@@ -716,7 +716,7 @@ def evaluate(
     pieces: int = 16, # Pieces to write with nothing asked, and as many for chords, players, meters and tempi of validation pieces
     bars: int = 32,   # Length of the pieces; all music is cut to it
     temperature: float = 1., # Above 1 bolder, below 1 safer
-    top_p: float = .95, # Keep the likeliest tokens that make up this probability
+    top_p: float = .9, # Keep the likeliest tokens that make up this probability
     seed: int = 0,    # Of the first piece
     device: str = 'cpu' # Where the model runs, such as cuda
 ):

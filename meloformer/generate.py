@@ -351,15 +351,19 @@ def wish(
     meter: str = None,
     tempo: int = 0,
     rules: list = (),      # From `meloformer.rules`
-    **sampling             # temperature, top_p, top_k, rest
+    rest: int = 2,         # Players that are asked for are silent for at most so many bars on end; -1: as the model likes
+    lean: float = .25,     # Where chords are settled, notes outside of them keep this share of their probability; 1: as the model likes
+    **sampling             # temperature, top_p, top_k
 ) -> Ask:
     "An `Ask` in words, as on the command line"
     chords,about = parse_progression(chords) if chords else None,bool(fill or rewrite or add or harmonize)
+    if not 0<=lean<=1: raise ValueError(f'--lean lies from 0 to 1, not {lean}')
+    sampling |= dict(rest=None if rest<0 else rest, rules=[*rules, chord_tones().softly(lean)] if lean<1 and (chords or rewrite or add) else rules)
     if about and not prompt: raise ValueError('--fill, --rewrite, --add and --harmonize need a piece: --prompt FILE')
     if prompt and (meter or tempo or instruments): raise ValueError('a prompt brings its own meter, tempo and instruments; leave --meter, --tempo and --instruments out')
-    if about: return _fill_in(hid, prompt, fill, rewrite, add, harmonize, chords, rules=rules, **sampling)
+    if about: return _fill_in(hid, prompt, fill, rewrite, add, harmonize, chords, **sampling)
     start = _continue(hid, prompt, prompt_bars, bars) if prompt else None
-    return Ask(bars, start, chords, parse_instruments(instruments) if instruments else None, parse_meter(meter) if meter else None, tempo or None, rules=rules, **sampling)
+    return Ask(bars, start, chords, parse_instruments(instruments) if instruments else None, parse_meter(meter) if meter else None, tempo or None, **sampling)
 
 def written(
     model: MeloFormer,
@@ -422,8 +426,9 @@ def generate(
     density: str = None,   # Notes a bar, such as "2-12" or "drums 8-16, bass -8"
     chord_tones: str = None, # Notes belong to the chord on strong beats, on beats, or all: strong, beats or all
     rest: int = 2,         # Players that are asked for are silent for at most so many bars on end; -1: as the model likes
+    lean: float = .25,     # Where chords are settled, notes outside of them keep this share of their probability; 1: as the model likes
     temperature: float = 1., # Above 1 bolder, below 1 safer
-    top_p: float = .95,    # Keep the likeliest tokens that make up this probability
+    top_p: float = .9,    # Keep the likeliest tokens that make up this probability
     top_k: int = 0,        # Keep at most so many tokens (0: all)
     seed: int = 0          # Another number, another piece
 ):
@@ -434,7 +439,7 @@ def generate(
     ckpt = find_checkpoint(model)
     net,hid = MeloFormer.load(ckpt),HID.load(ckpt)
     ask = wish(hid, bars, prompt, prompt_bars, fill, rewrite, add, harmonize, chords, instruments, meter, tempo,
-        parse_rules(scale, pitch_range, polyphony, density, chord_tones), rest=None if rest<0 else rest, temperature=temperature, top_p=top_p, top_k=top_k)
+        parse_rules(scale, pitch_range, polyphony, density, chord_tones), rest, lean, temperature=temperature, top_p=top_p, top_k=top_k)
     start = time.perf_counter()
     with tqdm(total=None if form or loop else len(bars_to_write(hid, ask)[1])-1, unit='bar', disable=None, leave=False) as bar: score = written(net, hid, ask, seed, form, loop, told=bar.update)
     score.write(out)

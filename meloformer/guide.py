@@ -52,7 +52,7 @@ class Ask:
     meter: tuple = None     # Held throughout; 4/4 where chords are typed that share a bar
     tempo: int = None       # Quarter notes a minute, held throughout
     temperature: float = 1. # Above 1 bolder, below 1 safer, 0 always the likeliest
-    top_p: float = .95      # Keep the likeliest tokens that make up this probability
+    top_p: float = .9       # Keep the likeliest tokens that make up this probability
     top_k: int = 0          # Keep at most so many (0: all)
     most: int = 1200        # Tokens a bar may have before it has to end
     numbers: np.ndarray = None # Number of each bar of the prompt (default: 0, 1, 2 …)

@@ -570,7 +570,7 @@ def live(
     meter: str = None,   # Such as 3/4
     tempo: int = 0,      # Quarter notes a minute; 120 in call and response
     temperature: float = 1., # Above 1 bolder, below 1 safer
-    top_p: float = .95,  # Keep the likeliest tokens that make up this probability
+    top_p: float = .9,  # Keep the likeliest tokens that make up this probability
     top_k: int = 0,      # Keep at most so many tokens (0: all)
     seed: int = 0,       # Another number, other music
     device: str = 'cpu', # Where the model thinks, such as cuda

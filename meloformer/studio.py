@@ -41,14 +41,15 @@ def fulfil(
     tempo: int = 0,    # 0: the model's choice
     form: str = '',
     loop: bool = False,
-    scale: str = '',   # As on the command line, like the next four
+    scale: str = '',   # As on the command line, like all that follow
     pitch_range: str = '',
     polyphony: str = '',
     density: str = '',
     chord_tones: str = '',
-    rest: int = 2,     # Bars on end that a player may be silent
+    rest: int = 2,
+    lean: float = .25,
     temperature: float = 1.,
-    top_p: float = .95,
+    top_p: float = .9,
     seed: int = 0,
     told = None        # Function, called with (bars that are finished, all of them)
 ) -> tuple: # `Score`; sections for its picture
@@ -61,7 +62,7 @@ def fulfil(
     if task==NEW: kw |= dict(bars=int(bars), instruments=', '.join(instruments), meter=meter, tempo=int(tempo or 0))
     elif task==ON: kw |= dict(prompt=piece, bars=int(bars)+len(Score.read(piece).bars()))
     else: kw |= dict(prompt=piece, fill=region, rewrite=', '.join(players) if task==PLAYERS else '', add=', '.join(instruments) if task==MORE else '', harmonize=task==HARMONY)
-    ask = wish(hid, rules=parse_rules(scale, pitch_range, polyphony, density, chord_tones), rest=int(rest), temperature=temperature, top_p=top_p, **kw)
+    ask = wish(hid, rules=parse_rules(scale, pitch_range, polyphony, density, chord_tones), rest=int(rest), lean=lean, temperature=temperature, top_p=top_p, **kw)
     form,loop,n,done = form if task==NEW else '',loop and task==NEW,len(bars_to_write(hid, ask)[1]),[0]
     def finished():
         done[0] += 1
@@ -117,6 +118,7 @@ def _fields(g):
             f[k] = g.Textbox('', label=label, info=info, elem_id=k)
         f['chord_tones'] = g.Dropdown([('anywhere',''), 'strong','beats','all'], value='', label='Where notes must belong to the chord', elem_id='chord_tones')
         f['rest'] = g.Slider(0, 32, 2, step=1, label='Bars on end that a player may be silent', elem_id='rest')
+        f['lean'] = g.Slider(.05, 1, .25, step=.05, label='Share of their probability that notes outside of settled chords keep', elem_id='lean')
         f['temperature'] = g.Slider(0, 2, 1, step=.05, label='Temperature: above 1 bolder, below 1 safer', elem_id='temperature')
         f['top_p'] = g.Slider(.05, 1, .9, step=.05, label='Keep the likeliest tokens that make up this probability', elem_id='top_p')
     f['seed'] = g.Number(1, label='Seed: another number, another piece', precision=0, minimum=0, elem_id='seed')
