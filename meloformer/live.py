@@ -552,7 +552,7 @@ def _checked(programs):
 # %% ../nbs/28_live.ipynb #67815cd0
 @call_parse
 def live(
-    model: Param('A run of meloformer train, or one of its checkpoints', str, opt=False, nargs='?') = None,
+    model: Param('A run of meloformer train, or one of its checkpoints (default: the small model that comes along)', str, opt=False, nargs='?') = None,
     list: bool = False,  # Tell which ports there are, and do no more
     port: str = '',      # MIDI port to play to, or a part of its name; not needed if there is only one
     virtual: bool = False, # Make a port of our own, to which a synthesizer can be connected
@@ -579,7 +579,6 @@ def live(
 ): # `Performance`
     "Play to a MIDI port while the music is written, or answer a player; Ctrl-C stops it"
     if list: return _listed()
-    if not model: raise ValueError('which model? meloformer live RUN, or meloformer live --list')
     if ahead<1 or bars<0 or call_bars<1 or seed<0 or prompt_bars<0: raise ValueError('--ahead and --call_bars are at least 1; --bars, --seed and --prompt_bars are not negative')
     if listen and prompt: raise ValueError('with --listen the player gives the prompt; leave --prompt out')
     if device.startswith('cuda') and not torch.cuda.is_available(): raise ValueError(f'--device {device}: there is no such device; leave it out to think on the processor')
