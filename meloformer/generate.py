@@ -85,7 +85,7 @@ def tensors(self:Writer, choices):
 def read_prompt(self:Writer, b):
     "Yield the tokens of a prompt, read them at once, choose the one after"
     a = self.asks[b]
-    prompt = np.array([BOS]) if a.prompt is None else np.asarray(a.prompt)
+    prompt = np.array([BOS, *a.told]) if a.prompt is None else np.asarray(a.prompt)
     for t in prompt.tolist():
         self.guides[b].add(t)
         self.tracks[b].add(t)
@@ -162,7 +162,7 @@ def compose_bars(
     for t in compose(model, hid, ask, seed, **kw):
         number,new = track.bar if track.opened else -1,track.add(t)
         tokens.append(t)
-        if len(tokens)-1 < (len(ask.prompt) if ask.prompt is not None else 1): continue
+        if len(tokens)-1 < (len(ask.prompt) if ask.prompt is not None else 1+len(ask.told)): continue
         if new and start is not None: yield number,bar(len(tokens)-1)
         if new or start is None: start = len(tokens)-1
     yield track.bar,bar(len(tokens)-1)
@@ -350,6 +350,7 @@ def wish(
     instruments: str = None,
     meter: str = None,
     tempo: int = 0,
+    attributes: dict = None, # From `parse_attributes`
     rules: list = (),      # From `meloformer.rules`
     rest: int = 2,         # Players that are asked for are silent for at most so many bars on end; -1: as the model likes
     lean: float = .25,     # Where chords are settled, notes outside of them keep this share of their probability; 1: as the model likes
@@ -361,9 +362,11 @@ def wish(
     sampling |= dict(rest=None if rest<0 else rest, rules=[*rules, chord_tones().softly(lean)] if lean<1 and (chords or rewrite or add) else rules)
     if about and not prompt: raise ValueError('--fill, --rewrite, --add and --harmonize need a piece: --prompt FILE')
     if prompt and (meter or tempo or instruments): raise ValueError('a prompt brings its own meter, tempo and instruments; leave --meter, --tempo and --instruments out')
+    if about and attributes: raise ValueError('--attributes are of a whole piece; leave them out when a part of it is written')
     if about: return _fill_in(hid, prompt, fill, rewrite, add, harmonize, chords, **sampling)
-    start = _continue(hid, prompt, prompt_bars, bars) if prompt else None
-    return Ask(bars, start, chords, parse_instruments(instruments) if instruments else None, parse_meter(meter) if meter else None, tempo or None, **sampling)
+    start,told = _continue(hid, prompt, prompt_bars, bars) if prompt else None,attribute_tokens(hid, attributes or {})
+    if prompt: start,told = np.insert(start, 1, told),()
+    return Ask(bars, start, chords, parse_instruments(instruments) if instruments else None, parse_meter(meter) if meter else None, tempo or None, told=told, **sampling)
 
 def written(
     model: MeloFormer,
@@ -423,6 +426,7 @@ def generate(
     scale: str = None,     # Only its notes, such as "A minor" or "D dorian"
     pitch_range: str = None, # Such as "C3-C6" or "violin G3-E6, bass E1-G3"
     polyphony: str = None, # Notes that sound together, at most, such as "4" or "flute 1, piano 5"
+    attributes: str = None, # What the piece is like, such as "key A minor, density 24, chord 2, players 4", of a model trained with --attributes
     density: str = None,   # Notes a bar, such as "2-12" or "drums 8-16, bass -8"
     chord_tones: str = None, # Notes belong to the chord on strong beats, on beats, or all: strong, beats or all
     rest: int = 2,         # Players that are asked for are silent for at most so many bars on end; -1: as the model likes
@@ -438,7 +442,8 @@ def generate(
     if seed<0 or prompt_bars<0: raise ValueError('--seed and --prompt_bars are not negative')
     ckpt = find_checkpoint(model)
     net,hid = MeloFormer.load(ckpt),HID.load(ckpt)
-    ask = wish(hid, bars, prompt, prompt_bars, fill, rewrite, add, harmonize, chords, instruments, meter, tempo,
+    if attributes and not net.cfg.attributes: raise ValueError(f'{ckpt}: was not told attributes in training; leave --attributes out, or train with --attributes 0.5')
+    ask = wish(hid, bars, prompt, prompt_bars, fill, rewrite, add, harmonize, chords, instruments, meter, tempo, parse_attributes(attributes or ''),
         parse_rules(scale, pitch_range, polyphony, density, chord_tones), rest, lean, temperature=temperature, top_p=top_p, top_k=top_k)
     start = time.perf_counter()
     with tqdm(total=None if form or loop else len(bars_to_write(hid, ask)[1])-1, unit='bar', disable=None, leave=False) as bar: score = written(net, hid, ask, seed, form, loop, told=bar.update)

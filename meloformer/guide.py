@@ -58,6 +58,7 @@ class Ask:
     numbers: np.ndarray = None # Number of each bar of the prompt (default: 0, 1, 2 …)
     blanks: list = None     # `Blank`s, the bars to write (default: those after the prompt)
     rules: list = ()        # From `meloformer.rules`, for the notes that are written
+    told: np.ndarray = ()   # Attributes of the piece, from `attribute_tokens`; a prompt brings its own
     rest: int = None        # A player that is asked for is silent for at most so many bars on end (default: as the model likes)
 
     def __post_init__(self):

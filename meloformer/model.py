@@ -8,7 +8,7 @@ __all__ = ['HEAD', 'SIZES', 'Config', 'config', 'rotary', 'wide', 'rotate', 'Att
 
 # %% ../nbs/13_model.ipynb #ab570d4c
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from fastcore.basics import patch
 import torch
@@ -37,6 +37,7 @@ class Config:
     dropout: float = 0.
     softcap: float = 15. # Logits stay within plus and minus this (Gemma 2, 2024)
     checkpointing: bool = False # Recompute activations in the backward pass: less memory, a third more work
+    attributes: bool = field(default=False, repr=False) # Was it told what pieces are like, in training? It can be asked then
 
     def __post_init__(self):
         preset(self.mask) # says what there is, if there is no such mask

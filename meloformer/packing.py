@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from .hid import *
-from .hid import PAD, SEP
+from .hid import BOS, PAD, SEP
 from .corpus import *
 from .parts import *
 
@@ -96,11 +96,12 @@ class Packs(Dataset):
         transpose: int = 0, # Each piece is moved by up to this many semitones, up or down
         drop_players: float = 0., # Share of pieces that lose some of their players
         questions: float = 0., # Share of pieces written as question and answer
+        attributes: float = 0., # Share of pieces told what they are like; each attribute of them half of the time
         task: str = None, # Ask only questions of this task, and have only their answers guessed
         shuffle: bool = True # Without: one pass in the order of the corpus, for validation
     ):
         self.corpus,self.window,self.seed,self.shuffle = corpus,window,seed,shuffle
-        self.transpose,self.drop_players,self.questions,self.task = transpose,drop_players,questions,task
+        self.transpose,self.drop_players,self.questions,self.attributes,self.task = transpose,drop_players,questions,attributes,task
         self.chunks,self.dropped_bars = chunks(corpus, window)
         self._plans,self._edges = {},[0]
 
@@ -145,9 +146,17 @@ def _document(self:Packs, chunk, rng, room, slots):
     t = restated(hid, piece, int(chunk['start']), int(chunk['stop'])).astype(np.int64)
     if self.transpose: t = transposed(hid, t, int(rng.integers(-self.transpose, self.transpose+1)))
     if self.drop_players and rng.random() < self.drop_players: t = without(hid, t, some_of(rng, len(players(hid, t)[0])))
+    if self.attributes and t[0]==BOS and rng.random() < self.attributes: t = self._told(t, rng, room)
     if not (self.questions and rng.random() < self.questions): return Part(t)
     part = context_first(hid, t, *draw_question(rng, int(chunk['bars']), len(players(hid, t)[0]), self.task), room, slots)
     return part._replace(silent=part.question) if self.task else part
+
+@patch
+def _told(self:Packs, tokens, rng, room):
+    "A piece with some of its attributes at the beginning, if there is room"
+    hid = self.corpus.hid
+    own = attribute_tokens(hid, {k: v for k,v in attributes(hid, tokens).items() if rng.random()<.5})
+    return np.insert(tokens, 1, own) if len(tokens)+len(own)<=room else tokens
 
 def assemble(
     hid: HID,

@@ -229,12 +229,12 @@ class Trainer:
     def __init__(self, a, ranks):
         self.a,self.ranks,self.folder,self.window = a,ranks,Path(a.out),Window(a.max_seq_len)
         self.corpus,val = Corpus(a.data, 'train'),Corpus(a.data, 'val')
-        self.packs = Packs(self.corpus, self.window, a.seed, a.transpose, a.drop_players, a.questions)
+        self.packs = Packs(self.corpus, self.window, a.seed, a.transpose, a.drop_players, a.questions, a.attributes)
         self.val = Packs(val, self.window, shuffle=False) if len(val) else None
         self.tasks = {k: Packs(val, self.window, shuffle=False, questions=1., task=k) for k in TASKS} if len(val) and a.questions else {}
         self._plan()
         torch.manual_seed(a.seed)
-        self.raw = MeloFormer(config(a.model_size, vocab_size=len(self.corpus.hid), mask=a.mask, two_pass=a.two_pass, dropout=a.dropout, checkpointing=a.checkpointing)).to(ranks.device)
+        self.raw = MeloFormer(config(a.model_size, vocab_size=len(self.corpus.hid), mask=a.mask, two_pass=a.two_pass, dropout=a.dropout, checkpointing=a.checkpointing, attributes=a.attributes>0)).to(ranks.device)
         self.model = ranks.wrap(self.raw, a.shard)
         self.optimizer = make_optimizer(self.raw, 0., a.weight_decay, a.optimizer)
         self.average = Average(self.raw, a.ema) if a.ema else None
@@ -269,7 +269,7 @@ class Trainer:
 def _must(self:Trainer):
     "What must be the same when a run goes on"
     a = self.a
-    return dict(model=str(self.raw.cfg), window=str(self.window), seed=a.seed, transpose=a.transpose, drop_players=a.drop_players, questions=a.questions, optimizer_kind=a.optimizer, ema=a.ema)
+    return dict(model=str(self.raw.cfg), window=str(self.window), seed=a.seed, transpose=a.transpose, drop_players=a.drop_players, questions=a.questions, attributes=a.attributes, optimizer_kind=a.optimizer, ema=a.ema)
 
 @patch
 def _resume(self:Trainer):
@@ -509,6 +509,7 @@ def train(
     transpose: int = 5,    # Move each piece by up to this many semitones
     drop_players: float = 0., # Share of pieces that lose some of their players
     questions: float = 0., # Share of pieces written as question and answer, to learn to fill in bars and players
+    attributes: float = 0., # Share of pieces told their key, density, chord size and players, to be asked for them later
     dropout: float = 0.,   # Share of activations dropped
     checkpointing: bool = False, # Recompute activations: less memory, a third more work
     shard: bool = False,   # Spread weights over all cards, for a model that does not fit on one
@@ -538,7 +539,7 @@ def train(
     if not (steps or epochs): raise ValueError('give --epochs or --steps')
     for k in ('lr','dropout','ema','weight_decay','last_weight_decay'):
         if not 0 <= (getattr(a, k) or 0) < 1: raise ValueError(f'--{k} lies from 0 to below 1, not {getattr(a, k)}')
-    for k in ('drop_players','questions'):
+    for k in ('drop_players','questions','attributes'):
         if not 0 <= getattr(a, k) <= 1: raise ValueError(f'--{k} lies from 0 to 1, not {getattr(a, k)}')
     for k,allowed in dict(schedule=('wsd','cosine'), optimizer=('adamw','muon'), tracker=TRACKERS, precision=(None,'bf16','fp32')).items():
         if getattr(a, k) not in allowed: raise ValueError(f"--{k} is {' or '.join(filter(None, allowed))}, not {getattr(a, k)!r}")

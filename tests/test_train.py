@@ -12,7 +12,7 @@ from meloformer.hid import HID
 from meloformer.model import SIZES, Config, MeloFormer
 from meloformer.optim import LEARNING_RATES, lr_at, make_optimizer
 from meloformer.packing import Packs, Window, assemble, reader
-from meloformer.parts import Part, bar_starts
+from meloformer.parts import Part, attribute_tokens, attributes, bar_starts, parse_attributes
 from meloformer.ranks import Ranks
 from meloformer.runs import checkpoints, find_checkpoint, load_state
 from meloformer.score import NOTE, Score, Track
@@ -257,3 +257,35 @@ def test_overfits_one_song_and_plays_it_back():
     start = tokens[:bar_starts(hid, tokens)[1]]
     back = hid.decode(np.array(list(compose(model, hid, Ask(bars=24, prompt=start, temperature=0)))))
     assert back == song().quantized()
+
+def small_tune(rng, notes, root):
+    "Four bars of a scale, so many notes a bar"
+    rows = [(1920*b+1920//notes*i, 1920//notes, 60+root+int(rng.choice([0, 2, 4, 5, 7, 9, 11], p=[.3, .05, .2, .1, .25, .05, .05])), 80, 0) for b in range(4) for i in range(notes)]
+    return Score(480, np.array(rows, NOTE), [Track(0)])
+
+def test_attributes_are_learnt_and_asked_for():
+    "Sparse and dense pieces in two keys, told in training what they are; then asked for"
+    hid,window,rng = HID(),Window(1024),np.random.default_rng(0)
+    tunes = [hid.encode(small_tune(rng, int(rng.choice([4, 16])), int(rng.choice([0, 6])))).astype(np.int64) for _ in range(120)]
+    told = [Part(np.insert(t, 1, attribute_tokens(hid, attributes(hid, t)))) for t in tunes]
+    torch.manual_seed(0)
+    model = MeloFormer(Config(width=64, layers=2, heads=1, kv_heads=1))
+    make,opt,ranks = batcher(model, window),make_optimizer(model, 0.),Ranks('cpu')
+    for i in range(150):
+        for g in opt.param_groups: g['lr'] = lr_at(i, 150, 4e-3, warmup=10)
+        train_step(model, opt, [make([assemble(hid, [told[j] for j in rng.choice(120, 5, replace=False)], window)])], ranks)
+    model.eval()
+    for text,n,root in (('key C major, density 4, players 1', 4, 0), ('key F# major, density 16, players 1', 16, 6)):
+        ask = Ask(bars=4, meter=(4,4), most=60, told=attribute_tokens(hid, parse_attributes(text)))
+        notes = [hid.decode(np.array(list(compose(model, hid, ask, seed)))).notes for seed in range(4)]
+        assert n/2 < np.mean([len(o)/4 for o in notes]) < 2*n
+        assert np.isin((np.concatenate([o['pitch'] for o in notes])-root)%12, [0, 2, 4, 5, 7, 9, 11]).mean() > .9
+
+def test_a_model_knows_whether_it_may_be_asked(corpus_folder, tmp_path, capsys):
+    from meloformer.cli import run
+    train(data=corpus_folder, out=tmp_path/'told', **FEW, attributes=.8, steps=2)
+    train(data=corpus_folder, out=tmp_path/'plain', **FEW, steps=2)
+    line = ['--bars', '2', '--attributes', 'key A minor, density 12', '--out', str(tmp_path/'a.mid')]
+    assert run('generate', [str(tmp_path/'told'), *line])==0 and (tmp_path/'a.mid').exists()
+    assert run('generate', [str(tmp_path/'plain'), *line])==1 and 'was not told' in capsys.readouterr().err
+    with pytest.raises(ValueError, match='attributes'): train(data=corpus_folder, out=tmp_path/'told', **FEW, steps=4)
