@@ -3,13 +3,13 @@
 python benchmarks/live.py RUN [--seconds 60] [--bars 64]
 
 The model thinks on one thread, in a process of its own, and messages go to a list instead of a port. 120 quarter notes a minute. The
-first bar is counted from the question, when the model is loaded. Whatever else the machine does shows in the figures."""
+first bar is counted from the question, when the model is loaded. Whatever else the machine does shows in the figures. Sizes measured before are kept, each with its commit."""
 import os
 os.environ['OMP_NUM_THREADS'] = '1'
 import threading
 import numpy as np
 from fastcore.script import call_parse
-from report import report
+from report import earlier, head, report
 from meloformer.generate import Ask
 from meloformer.live import STOP, Inbox, Performer, Tape, Thinker, served_first
 from meloformer.model import MeloFormer
@@ -63,9 +63,10 @@ def main(
         log,first,stopped = performance(thinker, inbox, seconds)
     finally: thinker.close()
     late,busy = 1000*np.array([d for _,d in log.delays]),[s for _,_,s,_ in log.bars]
-    report('live', ('mido',), command='python benchmarks/live.py RUN', size=f'{size/1e6:.1f} M parameters', load_average=round(os.getloadavg()[0], 1),
+    row = dict(size=f'{size/1e6:.1f} M parameters', commit=head(), load_average=round(os.getloadavg()[0], 1),
         seconds_to_load=round(loaded, 2), seconds_to_first_bar=dict(median=round(float(np.median(begin)), 3), most=round(max(begin), 3)),
         thinking_over_bar=dict(bars=bars, median=round(float(np.median(share)), 3), p95=round(float(np.quantile(share, .95)), 3), most=round(max(share), 3)),
         performance=dict(seconds=seconds, served_first=first, bars=len(log.bars), notes=log.notes, messages=log.sent, late_by_more_than_10_ms=log.late, dropped=log.dropped,
             ms_late=dict(median=round(float(np.median(late)), 2), p99=round(float(np.quantile(late, .99)), 2), most=round(1000*log.worst, 2)),
             underruns=log.underruns, beats_waited=log.waited, ms_to_stop=round(1000*stopped, 2), thinking_share=round(sum(busy)/(log.end-log.start), 3)))
+    report('live', ('mido',), command='python benchmarks/live.py RUN', rows=sorted([r for r in earlier('live') if r['size']!=row['size']]+[row], key=lambda r: float(r['size'].split()[0])))
