@@ -19,7 +19,7 @@ from meloformer.masks import FIELDS, toy_ids
 from meloformer.model import MeloFormer
 from meloformer.runs import find_checkpoint
 
-def step_ms(model, hid, length, compiled, steps=100):
+def step_ms(model, hid, length, compiled, steps=200):
     "Median milliseconds of one step after so many tokens, and the entries that it may read"
     ids,cache,w = toy_ids(length, length//32, bar_tokens=110, programs=8),Cache(model),Writer(model, hid, [Ask()], [0])
     model.prefill(cache, torch.zeros(1, length, dtype=torch.long), ids)
@@ -30,7 +30,7 @@ def step_ms(model, hid, length, compiled, steps=100):
         f,width = (_compiled_think, cache.width) if compiled else (think, max(cache.used))
         f(model, cache, width, torch.zeros(1, dtype=torch.long), row, *choice)
         took.append(time.perf_counter()-start)
-    return dict(ms=1e3*median(took[5:]), entries=width)
+    return dict(ms=round(1e3*median(took[5:]), 2), entries=width)
 
 def written(model, hid, bars, seed, compiled):
     "A piece, and what it took"
@@ -49,9 +49,9 @@ def measured(run, bars, repeats):
     for seed in range(repeats):
         for c,own in rows.items(): own.append(written(model, hid, bars, seed, c))
     for c,own in rows.items():
-        steps = {n: [step_ms(model, hid, n, c) for _ in range(repeats)] for n in (1024, 4096, 8192, 32768)}
+        steps = {n: step_ms(model, hid, n, c) for n in (1024, 4096, 8192, 32768)}
         yield dict(size=f'{sum(p.numel() for p in model.parameters())/1e6:.1f} M parameters', compiled=c, commit=head(), **{k: round(median(o[k] for o in own), 2) for k in own[0]},
-            step_after_tokens={n: dict(ms=round(median(o['ms'] for o in v), 2), entries=v[0]['entries']) for n,v in steps.items()}, **(dict(first_piece_seconds=round(first, 1)) if c else {}))
+            step_after_tokens=steps, **(dict(first_piece_seconds=round(first, 1)) if c else {}))
 
 @call_parse
 def main(
