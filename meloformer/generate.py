@@ -38,7 +38,7 @@ def think(model, cache, width, tokens, rows, *choice):
     "Read one position of each piece, and choose the tokens after it"
     return pick(model.logits(model.advance(cache, model.embed_one(cache, tokens, rows), rows, width))[:, 0], *choice)
 
-_compiled_think = torch.compile(think, dynamic=False, fullgraph=True)
+_compiled_think = torch._dynamo.config.patch(recompile_limit=64)(torch.compile(think, dynamic=False, fullgraph=True)) # once for each width of the cache, number of pieces and shape of model
 
 class Writer:
     "Pieces that are written side by side"
