@@ -50,7 +50,7 @@ def measured(run, bars, repeats):
         for c,own in rows.items(): own.append(written(model, hid, bars, seed, c))
     for c,own in rows.items():
         steps = {n: step_ms(model, hid, n, c) for n in (1024, 4096, 8192, 32768)}
-        yield dict(size=f'{sum(p.numel() for p in model.parameters())/1e6:.1f} M parameters', compiled=c, commit=head(), **{k: round(median(o[k] for o in own), 2) for k in own[0]},
+        yield dict(size=f'{sum(p.numel() for p in model.parameters())/1e6:.1f} M parameters', compiled=c, commit=head(), bars=bars, repeats=repeats, **{k: round(median(o[k] for o in own), 2) for k in own[0]},
             step_after_tokens=steps, **(dict(first_piece_seconds=round(first, 1)) if c else {}))
 
 @call_parse
@@ -65,4 +65,4 @@ def main(
         rows = list(measured(run, bars, repeats))
         for r in rows: print(r, flush=True)
         kept = [r for r in earlier('generate') if r['size']!=rows[0]['size']]
-        report('generate', command='python benchmarks/generate.py RUN …', bars=bars, repeats=repeats, rows=sorted(kept+rows, key=lambda r: (float(r['size'].split()[0]), r['compiled'])))
+        report('generate', command='python benchmarks/generate.py RUN …', rows=sorted(kept+rows, key=lambda r: (float(r['size'].split()[0]), r['compiled'])))
