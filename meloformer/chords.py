@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ROOTS', 'QUALITIES', 'LABELS', 'CHORD_TONES', 'CHORD', 'BEAT', 'chord_pitches', 'name_chord', 'parse_chord',
-           'parse_progression', 'beats_of', 'typed_beats', 'pitch_profile', 'lowest', 'Weights', 'beat_features',
-           'chord_scores', 'viterbi', 'label_beats', 'recognise']
+           'parse_root', 'parse_progression', 'beats_of', 'typed_beats', 'pitch_profile', 'lowest', 'Weights',
+           'beat_features', 'chord_scores', 'viterbi', 'label_beats', 'recognise']
 
 # %% ../nbs/03_chords.ipynb #056843f8
 import re
@@ -80,6 +80,13 @@ def parse_chord(
     if not q: raise ValueError(f"not a chord: {text!r}; write it like 'Am7', 'F#m' or 'Bbmaj7'")
     root = 'C D EF G A B'.index(m[1]) + sum(1 if c in '#♯' else -1 for c in m[2])
     return 1 + root%12*len(QUALITIES) + list(QUALITIES).index(q)
+
+def parse_root(
+    text: str # 'C', 'F#' or 'Bb'
+) -> int: # Pitch class, 0 for C
+    "Read the root of a scale or a key"
+    if not re.fullmatch(r'[A-G][#b♯♭]*', text): raise ValueError(f"not a root: {text!r}; write it like 'A', 'F#' or 'Bb'")
+    return (parse_chord(text)-1)//len(QUALITIES)
 
 # %% ../nbs/03_chords.ipynb #ef0ffad8
 def parse_progression(

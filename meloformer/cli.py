@@ -44,6 +44,7 @@ def run(
         f = command(name)
         a = vars(anno_parser(f.__wrapped__, prog=f'meloformer {name}').parse_args(list(map(_underscored, args))))
         f(**{k: v for k,v in a.items() if k not in ('pdb','xtra')})
+        sys.stdout.flush()
     except BrokenPipeError: # whoever reads what is printed has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -60,9 +61,7 @@ def main():
     name,*args = sys.argv[1:] or ['--help']
     if name in ('-h','--help'): return print(usage())
     if name not in COMMANDS: sys.exit(f'meloformer: there is no command {name!r}; there are {", ".join(COMMANDS)}')
-    status = run(name, args)
-    sys.stdout.flush()
-    if status: sys.exit(status)
+    if status := run(name, args): sys.exit(status)
 
 # %% ../nbs/31_cli.ipynb #44bee8d9
 #| eval: false

@@ -287,6 +287,7 @@ def memory(
         with ledger: ends = _step(run, made, tokens, ids, min(2, micro_batches), half, ledger)
     return _peak(np.array(ledger.line), ends, ledger.moved, ledger.work)
 
+# %% ../nbs/15_cost.ipynb #78d8dec6
 def _average(optimizer, ledger):
     "Let it make its averages"
     for g in optimizer.param_groups:

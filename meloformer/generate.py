@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['think', 'Writer', 'compose', 'compose_many', 'compose_bars', 'likelihood', 'prompt_of', 'ask_for', 'answered',
            'heard_again', 'written_anew', 'parse_form', 'compose_form', 'compose_loop', 'wish', 'written', 'sections',
-           'bars_to_write', 'generate']
+           'stretch', 'bars_to_write', 'generate']
 
 # %% ../nbs/22_generate.ipynb #f990ee30
 import re, time
@@ -368,6 +368,7 @@ def wish(
     if prompt: start,told = np.insert(start, 1, told),()
     return Ask(bars, start, chords, parse_instruments(instruments) if instruments else None, parse_meter(meter) if meter else None, tempo or None, told=told, **sampling)
 
+# %% ../nbs/22_generate.ipynb #c94c2e88
 def written(
     model: MeloFormer,
     hid: HID,
@@ -386,6 +387,8 @@ def written(
     score = hid.decode(answered(hid, ask, tokens) if ask.blanks is not None else tokens)
     score.chords = [(o, name_chord(LABELS.index(c))) for o,c in score.chords]
     return score.ended() if loop else score
+
+# %% ../nbs/22_generate.ipynb #6786bda8
 def sections(
     hid: HID,
     ask: Ask,
@@ -396,10 +399,16 @@ def sections(
         each = parse_form(form)
         return [(i*ask.bars//len(each), a+"'"*v) for i,(a,v) in enumerate(each)]
     n,new = bars_to_write(hid, ask)
-    if len(new)==n: return []
-    return [(0, 'as it was')]*(new[0]>0) + [(new[0], 'new')] + [(new[-1]+1, 'as it was')]*(new[-1]+1<n)
+    return stretch(new[0], new[-1]+1, n, 'new', 'as it was') if len(new)<n else []
 
-def bars_to_write(hid, ask) -> tuple: # Bars in all; numbers of those that are written
+def stretch(first, stop, n, name, other='') -> list: # As `Score.plot` takes them
+    "Some bars of `n`, from `first` to before `stop`, as sections"
+    return [(0, other)]*(first>0) + [(first, name)] + [(stop, other)]*(stop<n)
+
+def bars_to_write(
+    hid: HID,
+    ask: Ask
+) -> tuple: # Bars in all; numbers of those that are written
     "How much of a piece is new"
     if ask.blanks is not None: return int(max(ask.all_numbers))+1,sorted({o.number for o in ask.blanks})
     had = 0 if ask.prompt is None else int(hid.structure(ask.prompt).bar.max(initial=-1))+1

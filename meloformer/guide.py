@@ -42,6 +42,7 @@ class Blank:
     players: list = None # (program, instance) of those who may play
     all_play: bool = False # Do they have to?
 
+# %% ../nbs/21_guide.ipynb #e2c4ab92
 @dataclass
 class Ask:
     "What is settled beforehand; all of it may be left open"

@@ -158,6 +158,7 @@ def _told(self:Packs, tokens, rng, room):
     own = attribute_tokens(hid, {k: v for k,v in attributes(hid, tokens).items() if rng.random()<.5})
     return np.insert(tokens, 1, own) if len(tokens)+len(own)<=room else tokens
 
+# %% ../nbs/10_packing.ipynb #1c011b94
 def assemble(
     hid: HID,
     docs: list, # `Part`s

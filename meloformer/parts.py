@@ -210,6 +210,7 @@ def attributes(
     together = tuned.sum()/len(np.unique(np.stack([s.bar, of, s.position])[:, tuned], axis=1).T)
     return res|dict(chord=level(round(together)-1, 8))
 
+# %% ../nbs/09_parts.ipynb #c5e7b11c
 def attribute_tokens(
     hid: HID,
     levels: dict # Of `attributes`
@@ -229,7 +230,7 @@ def parse_attributes(
         if name=='key' and value.strip():
             root,_,mode = value.strip().partition(' ')
             if (mode or 'major') not in ('major','minor'): raise ValueError(f'a key is major or minor, not {value!r}')
-            res[name] = (parse_chord(root)-1)//len(QUALITIES)+12*(mode=='minor')
+            res[name] = parse_root(root)+12*(mode=='minor')
         elif name in ATTRIBUTES and number>=1: res[name] = min(7, int(np.log2(number) if name=='density' else number-1))
         else: raise ValueError(f"{o!r} is no attribute; write them like 'key A minor, density 12, chord 2, players 4'")
     return res

@@ -67,8 +67,7 @@ def scale_tones(
     root,_,kind = name.strip().partition(' ')
     kind = kind.strip().lower() or 'major'
     if kind not in SCALES: raise ValueError(f"{name!r} is no scale; write it like 'A minor', with one of {', '.join(SCALES)}")
-    root = (parse_chord(root)-1)//len(QUALITIES)
-    return np.isin((np.arange(12)-root)%12, SCALES[kind])
+    return np.isin((np.arange(12)-parse_root(root))%12, SCALES[kind])
 
 def in_scale(name:str) -> PitchRule:
     "Pitches of a scale"

@@ -224,3 +224,10 @@ def test_ctrl_c(midi_folder, corpus_folder, tmp_path, ckpt):
     p.send_signal(signal.SIGINT)
     err = p.communicate(timeout=60)[1]
     assert p.returncode == 130 and err.strip().startswith('meloformer generate: stopped') and not (tmp_path/'p.mid').exists(), err
+
+@pytest.mark.parametrize('buffered', ('', '1'))
+def test_a_reader_that_has_seen_enough(buffered):
+    "`meloformer … | head` is no error, whether lines are kept back or not"
+    p = subprocess.Popen([sys.executable, '-m', 'meloformer.cli', 'profile', '--model_size', 'tiny', '--length', '2048'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ|dict(PYTHONUNBUFFERED=buffered))
+    p.stdout.close()
+    assert p.wait(120)==0 and p.stderr.read()==b''

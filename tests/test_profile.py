@@ -88,6 +88,17 @@ def test_confirm_never_answers_what_did_not_run():
     assert n==5 and n in ran and len(rows)==len(ran)
     assert confirm(Job(), 'batch_size', 12, 80e9, try_=lambda *_: dict(out_of_memory=''))[0]==0
 
+def test_batches_begin_at_the_length_that_ran(monkeypatch, capsys, tmp_path):
+    "The table is tried row by row; the largest batch is sought from what was confirmed, not from what was predicted"
+    import meloformer.profile as m
+    asked = []
+    def confirmed(job, what, n, limit, step): asked.append((job.size, what, n)); return 5*1024,[]
+    monkeypatch.setattr(m, 'limits', lambda limit, batches, **kw: [dict(size=s, checkpointing=False, longest=n, batch={512: n//512}) for s,n in (('tiny', 2048), ('xlarge', 0))])
+    monkeypatch.setattr(m, 'confirm', confirmed)
+    m.profile(max_batch=True, measure=True, device='cpu', length=512, memory=4., out=str(tmp_path))
+    assert asked==[('tiny','length',2048), ('tiny','batch_size',10)]
+    assert [r['measured_length'] for r in json.loads((tmp_path/'profile.json').read_text())['rows']]==[5120, 0] and '5,120 places' in capsys.readouterr().out
+
 def test_measured_here():
     job = Job('tiny', 512, batch_size=2, micro_batches=3, cuda=False, half=False)
     r = measure(job, 1)

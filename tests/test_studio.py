@@ -1,16 +1,12 @@
 "The studio in a browser: chords are typed, a piece is written, heard and taken away; bars of an uploaded one are written anew"
-import asyncio, base64, json, shutil, signal, socket, subprocess, sys, time
+import asyncio, base64, json, signal, socket, subprocess, sys, time
 from urllib.request import urlopen
-import pytest
 from tornado.websocket import websocket_connect
 from meloformer import cli
 from meloformer.edit import concat
 from meloformer.hid import HID
 from meloformer.score import Score
-from test_sound import tune
-
-browser = next(filter(None, map(shutil.which, ('chromium','chromium-browser','google-chrome','chrome'))), None)
-in_browser = pytest.mark.skipif(not browser, reason='needs Chromium')
+from test_sound import browser, in_browser, tune
 
 def free_port():
     with socket.socket() as s:
@@ -76,7 +72,7 @@ async def visit(port, folder, tmp):
         await b.fill('meter', '3/4')
         s = await b.write(tmp)
         assert len(s.bars())==4 and s.meters.tolist()==[(0, 3, 4)] and len(s.tracks)==4
-        assert await b.js("[...document.querySelectorAll('#picture img')].every(o => o.naturalWidth > 100)")
+        await b.until("document.querySelector('#picture img')?.naturalWidth > 100")
         roll = "document.querySelector('#player iframe').contentDocument"
         assert 'Dm' in await b.js(roll+".documentElement.outerHTML")
         await b.js(roll+".querySelector('#go').click()")
