@@ -23,8 +23,9 @@ test: ## check everything: package = notebooks, notebooks, docs site, tests
 	@OMP_NUM_THREADS=1 .venv/bin/nbdev_test --n_workers 2
 	@echo '== 3/4 The docs site has no broken link'
 	@$(PY) tools/docs.py --check
-	@echo '== 4/4 Tests'
-	@$(PY) -m pytest -q
+	@echo '== 4/4 Tests; those of the clock have it to themselves'
+	@$(PY) -m pytest -q -n 2 --dist loadfile --ignore tests/test_repo.py --ignore tests/test_live.py
+	@$(PY) -m pytest -q tests/test_live.py
 
 slow: ## the long checks: slow cells of the notebooks, 10,000 invented scores, whole folders
 	@tools/venv.sh dev

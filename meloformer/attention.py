@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from fastcore.basics import patch
 from .masks import *
 
@@ -74,7 +73,7 @@ def attend(
     G,rest = divmod(q.shape[1], k.shape[1])
     if rest or G & G-1: raise ValueError(f'{q.shape[1]} query heads to {k.shape[1]} key heads: the ratio must be a power of two')
     q,k = q.to(v.dtype),k.to(v.dtype)
-    if isinstance(plan, BlockMask): return _flex(q, k, v, plan)
+    if not hasattr(plan, 'attend'): return _flex(q, k, v, plan) # a BlockMask
     if plan.shape != (q.shape[0], q.shape[2]): raise ValueError(f'the plan is for {tuple(plan.shape)}, not for {(q.shape[0], q.shape[2])}')
     return plan.attend(q, k, v)
 
@@ -234,7 +233,6 @@ class _Gather(torch.autograd.Function):
         return dq, dk, dv, None, None, None
 
 # %% ../nbs/12_attention.ipynb #f1e99ae4
-@torch.compiler.disable
 def gather_attention(
     q: Tensor, # shape (B, H, N, D)
     k: Tensor, # shape (B, Hk, N, D)
@@ -243,7 +241,11 @@ def gather_attention(
     flash: bool=None # PyTorch's CPU kernel for tiles? By default if there is one for the dtype and device
 ) -> Tensor: # shape (B, H, N, D)
     "Attention tile by tile"
-    if q.dtype in (torch.bfloat16, torch.float16): return gather_attention(q.float(), k.float(), v.float(), plan, flash).to(q.dtype)
+    f = torch.compiler.disable(_gather_attention) if torch.compiler.is_compiling() else _gather_attention # not a decorator, which would load the compiler for all
+    return f(q, k, v, plan, flash)
+
+def _gather_attention(q, k, v, plan, flash):
+    if q.dtype in (torch.bfloat16, torch.float16): return _gather_attention(q.float(), k.float(), v.float(), plan, flash).to(q.dtype)
     can = all(_ops) and q.dtype == torch.float32 and q.device.type == 'cpu'
     if flash and not can: raise ValueError(f'no CPU flash kernel for {q.dtype} on {q.device.type}')
     read = (_flash_forward, _flash_backward) if can and flash is not False else (tile_forward, tile_backward)
@@ -284,6 +286,7 @@ class FlexPlan(Plan):
         return new
     def block_mask(self, rule): # the rule that the plan was made with
         "The BlockMask; to be called inside the compiled forward"
+        from torch.nn.attention.flex_attention import BlockMask
         N = self.ids.shape[1]
         return BlockMask(seq_lengths=(N, N), **self.blocks, BLOCK_SIZE=(self.block,)*2, mask_mod=rule.mask_mod(self.ids))
     def bind(self, rule): return self.block_mask(rule)
@@ -291,9 +294,12 @@ class FlexPlan(Plan):
 
 # %% ../nbs/12_attention.ipynb #90c9f9e9
 @lru_cache(None)
-def _compiled_flex(): return torch.compile(flex_attention, dynamic=False, fullgraph=True)
+def _compiled_flex():
+    from torch.nn.attention.flex_attention import flex_attention
+    return torch.compile(flex_attention, dynamic=False, fullgraph=True)
 
 def _flex(q, k, v, mask):
+    from torch.nn.attention.flex_attention import flex_attention
     inside = torch.compiler.is_compiling() or not q.is_cuda
     return (flex_attention if inside else _compiled_flex())(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
 

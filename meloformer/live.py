@@ -569,9 +569,9 @@ def live(
     instruments: str = None, # Who plays, such as "violin, cello, drums"
     meter: str = None,   # Such as 3/4
     tempo: int = 0,      # Quarter notes a minute; 120 in call and response
-    temperature: float = 1., # Above 1 bolder, below 1 safer
-    top_p: float = .9,  # Keep the likeliest tokens that make up this probability
-    top_k: int = 0,      # Keep at most so many tokens (0: all)
+    temperature: str = TEMPERATURE, # Above 1 bolder, below 1 safer; or by kind of token: "1, velocity 1.1"
+    top_p: str = TOP_P,  # Of each kind of token keep the likeliest that make up this share; or by kind: "pitch .9, length 1"
+    top_k: str = 0,      # Of each kind keep at most so many tokens (0: all); or by kind
     seed: int = 0,       # Another number, other music
     device: str = 'cpu', # Where the model thinks, such as cuda
     out: str = None,     # MIDI file for what was played, without the waiting

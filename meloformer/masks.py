@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple
 import numpy as np, torch
-import matplotlib.pyplot as plt
-from matplotlib.colors import ListedColormap
 from torch import Tensor
 from fastcore.basics import patch
 
@@ -307,6 +305,8 @@ def plot(self: Rule,
     block: int=128 # side of a block
 ):
     "Draw every pair, and beside it every block"
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import ListedColormap
     row = ids[b]
     _divides(len(row.document), block)
     mask,n = self.dense(row),len(row.document)//block
@@ -347,17 +347,25 @@ dense_rule = (_law & RR).named('dense', 'A token reads every earlier token of it
 # %% ../nbs/11_masks.ipynb #9e862170
 PRESETS = {r.name: r for r in (meloformer_rule, museformer_rule, first_meloformer_rule, sliding_rule, dense_rule)}
 
+def _cut(text):
+    "Which pairs an edge to be cut takes away, and what is said of it; 'RS32': those of `RS` that lie more than 32 bars apart"
+    edges = {e.name: e for e in (SS, SR, RS, RR)}
+    if (edge := edges.get(text[:2])) is None or not (text[2:]=='' or text[2:].isdecimal()): return None
+    return (edge & ~near_bars(int(text[2:])), f'{edge.name} beyond {text[2:]} bars') if text[2:] else (edge, edge.name)
+
 def preset(
-    name: str # one of `PRESETS`; edges that are to be cut follow, as in 'meloformer-SS-RS'
+    name: str # one of `PRESETS`; edges that are to be cut follow, as in 'meloformer-SS-RS', or 'meloformer-RS32': beyond 32 bars
 ) -> Rule:
     "A rule by its name"
-    base,*cut = name.split('-')
-    edges = {e.name: e for e in (SS, SR, RS, RR)}
-    if base not in PRESETS or not set(cut) <= set(edges):
-        raise ValueError(f'no mask is called {name!r}; there are {", ".join(PRESETS)}, from each of which {", ".join(edges)} can be cut: meloformer-SS-RS')
+    base,*cuts = name.split('-')
+    found = [_cut(c) for c in cuts]
+    if base not in PRESETS or None in found:
+        raise ValueError(f'no mask is called {name!r}; there are {", ".join(PRESETS)}, from each of which SS, SR, RS, RR can be cut: '
+            'meloformer-SS-RS, or beyond so many bars: meloformer-RS32')
     rule = PRESETS[base]
-    if not cut: return rule
-    return reduce(lambda r, e: r & ~edges[e], cut, rule).named(name, f'{rule.sentence} But no {", no ".join(cut)}.')
+    if not cuts: return rule
+    return reduce(lambda r, e: r & ~e[0], found, rule).named(name, f'{rule.sentence} But no {", no ".join(says for _,says in found)}.')
+
 
 # %% ../nbs/11_masks.ipynb #315c1964
 def two_passes(

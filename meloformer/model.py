@@ -8,6 +8,7 @@ __all__ = ['HEAD', 'SIZES', 'Config', 'config', 'rotary', 'wide', 'rotate', 'Att
 
 # %% ../nbs/13_model.ipynb #ab570d4c
 import json
+from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from fastcore.basics import patch
@@ -148,9 +149,7 @@ class MeloFormer(nn.Module):
     "Causal transformer over bars: summaries and tokens in one sequence"
     def __init__(self, cfg:Config):
         super().__init__()
-        self.cfg,self.rule = cfg,preset(cfg.mask)
-        self.rules = two_passes(self.rule) if cfg.two_pass else (self.rule,)
-        self.reach = reach(self.rule)
+        self.obey(cfg)
         self.embed = nn.Embedding(cfg.vocab_size, cfg.width)
         self.embed_program = nn.Embedding(NO_PROGRAM+1, cfg.width)
         self.summary = nn.Parameter(torch.zeros(cfg.width))
@@ -158,6 +157,11 @@ class MeloFormer(nn.Module):
         self.norm = nn.RMSNorm(cfg.width, eps=1e-6)
         self.dropout = nn.Dropout(cfg.dropout)
         self.init_weights()
+
+    def obey(self, cfg):
+        self.cfg,self.rule = cfg,preset(cfg.mask)
+        self.rules = two_passes(self.rule) if cfg.two_pass else (self.rule,)
+        self.reach = reach(self.rule)
 
     def init_weights(self):
         "Normal weights of standard deviation 1/sqrt(width); output projections zero"
@@ -248,6 +252,16 @@ def leaks(
     with torch.no_grad(): d = (model(other, ids, plan)-model(tokens_BT, ids, plan)).abs().amax(-1)[0]
     after = (torch.arange(len(d))>=at) & (doc==doc[at])
     return float(d[~after].max()),float(d[after][1:].max())
+
+# %% ../nbs/13_model.ipynb #471af17c
+@patch
+def under(self:MeloFormer,
+    mask: str # As `masks.preset` takes it, such as 'meloformer-RS32'
+) -> MeloFormer: # With the very same weights
+    "The model under another mask"
+    new = copy(self)
+    new.obey(replace(self.cfg, mask=mask))
+    return new
 
 # %% ../nbs/13_model.ipynb #003c6100
 @patch

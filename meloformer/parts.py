@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'ATTRIBUTES', 'KEYS', 'bar_starts', 'restated', 'transposed', 'players', 'without', 'Part', 'Bars',
-           'context_first', 'in_order', 'some_of', 'draw_question', 'attributes', 'attribute_tokens',
+           'context_first', 'in_order', 'select_bars', 'some_of', 'draw_question', 'attributes', 'attribute_tokens',
            'parse_attributes']
 
 # %% ../nbs/09_parts.ipynb #fd8de658
@@ -163,8 +163,24 @@ def in_order(
         out,held = out+new,(b.meter[last], b.tempo[last])
     return np.append(np.concatenate(out), np.array(EOS, t.dtype))
 
+# %% ../nbs/09_parts.ipynb #67fb4665
+def select_bars(
+    hid: HID,
+    tokens: np.ndarray, # A piece
+    numbers: np.ndarray # Bars to keep, ascending
+) -> Part: # Without an end of piece, and without a beginning
+    "Some bars of a piece, with `SEP` where others are left out"
+    b = Bars(hid, tokens)
+    everyone,sep = np.ones(len(b.rows), bool),np.array(SEP, tokens.dtype)
+    out,held = [],(None, None)
+    for i,before in zip(numbers, [numbers[0]-1, *numbers[:-1]]):
+        new = b.write(i, None, everyone, held)
+        out.append(new if i==before+1 else np.append(sep, new))
+        held = b.meter[i],b.tempo[i]
+    return Part(np.concatenate(out), np.asarray(numbers, int))
+
 # %% ../nbs/09_parts.ipynb #6d26385f
-TASKS = dict(bars=.5, players=.2, passages=.2, harmony=.1) # how often each is asked for
+TASKS = dict(bars=.35, players=.15, passages=.15, harmony=.2, accompaniment=.15) # how often each is asked for
 
 def some_of(rng, n):
     "At least one of `n`, and not all: truth values; none of a single one"
@@ -180,6 +196,9 @@ def draw_question(
     task = task or rng.choice(list(TASKS), p=list(TASKS.values()))
     runs,who = np.zeros(bars, bool),np.ones(players, bool)
     if task=='harmony': return runs[:, None] & who,~runs
+    if task=='accompaniment' and players > 1:
+        who[rng.integers(players)] = False
+        return ~runs[:, None] & who,~runs
     for _ in range(rng.integers(1, 4)):
         n = rng.integers(1, max(2, bars//4)+1)
         start = rng.integers(bars)

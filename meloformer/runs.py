@@ -13,7 +13,6 @@ from pickle import UnpicklingError
 from fastcore.basics import patch
 import torch
 from safetensors import SafetensorError
-from torch.utils.tensorboard import SummaryWriter
 from .hid import *
 from .model import *
 
@@ -100,7 +99,9 @@ def prune(
 
 # %% ../nbs/19_runs.ipynb #36b57406
 class _TensorBoard:
-    def __init__(self, run, step, flags): self.to = SummaryWriter(str(run/'tensorboard'), purge_step=step+1)
+    def __init__(self, run, step, flags):
+        from torch.utils.tensorboard import SummaryWriter
+        self.to = SummaryWriter(str(run/'tensorboard'), purge_step=step+1)
     def add(self, step, vals):
         for k,v in vals.items(): self.to.add_scalar(k, v, step)
     def picture(self, step, name, path):

@@ -117,7 +117,7 @@ def _fields(g):
         f['rest'] = g.Slider(0, 32, 2, step=1, label='Bars on end that a player may be silent', elem_id='rest')
         f['lean'] = g.Slider(.05, 1, .25, step=.05, label='Share of their probability that notes outside of settled chords keep', elem_id='lean')
         f['temperature'] = g.Slider(0, 2, 1, step=.05, label='Temperature: above 1 bolder, below 1 safer', elem_id='temperature')
-        f['top_p'] = g.Slider(.05, 1, .9, step=.05, label='Keep the likeliest tokens that make up this probability', elem_id='top_p')
+        f['top_p'] = g.Slider(.05, 1, .9, step=.05, label='Of each kind of token keep the likeliest that make up this share', elem_id='top_p')
     f['seed'] = g.Number(1, label='Seed: another number, another piece', precision=0, minimum=0, elem_id='seed')
     return f,region
 

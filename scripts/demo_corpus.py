@@ -124,10 +124,10 @@ def convert(work, src, dest):
     except OSError: raise
     except Exception as e: return f'{type(e).__name__}: {e}'
 
-def write_corpus(out, n_works=None, n_workers=2):
-    "Write the works that `out` lacks; a dict of those that failed, with the reason"
+def write_corpus(out, n_works=None, n_workers=2, names=None):
+    "Write the works that `out` lacks, the first ones or those of some names; a dict of those that failed, with the reason"
     out = Path(out)
-    todo = {k: (v, out/f'{k}.mid') for k,v in list(works().items())[:n_works]}
+    todo = {k: (v, out/f'{k}.mid') for k,v in list(works().items())[:n_works] if not names or k in names}
     todo = {k: v for k,v in todo.items() if not v[1].exists()}
     todo = dict(sorted(todo.items(), key=lambda o: -o[1][0].stat().st_size)) # the long ones first: no process idles at the end
     failed = {}

@@ -42,7 +42,7 @@ def found(score, labels):
 @pytest.mark.parametrize('qualities,exact,triad', [('maj min dim 7', .86, .9), ('maj min dim 7 maj7 min7', .72, .83)])
 def test_known_chords_in_real_textures(midi_folder, qualities, exact, triad):
     rng,total = np.random.default_rng(0),np.zeros(3)
-    for f in sorted(midi_folder.glob('*.mid'))[::3]: total += found(*rendered(Score.read(f), rng, qualities.split()))
+    for f in midi_folder.glob('*.mid'): total += found(*rendered(Score.read(f), rng, qualities.split()))
     assert total[2] > 5000
     assert total[0]/total[2] > exact and total[1]/total[2] > triad, total
 

@@ -1,34 +1,32 @@
 "A corpus is the same however often its making is interrupted, and whoever does the work"
-import json, os, random, re, signal, subprocess, sys, time
+import json, os, random, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np
 import pytest
+from commands import Command, command
 from conftest import same_folders
 from meloformer import corpus
 from meloformer.corpus import Corpus, build, encode_file
 from meloformer.hid import HID
 from meloformer.score import NOTE, TEMPO, Score, Track, columns
 
-ENV = os.environ|dict(OMP_NUM_THREADS='1')
-def cli(*args, **kw): return subprocess.Popen([sys.executable, '-m', 'meloformer.cli', *map(str, args)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENV, **kw)
-
 @pytest.fixture(scope='module')
 def whole(midi_folder, tmp_path_factory):
-    "All files of the demo, in one go"
+    "All files, in one go"
     out = tmp_path_factory.mktemp('whole')/'data'
     build(midi_folder, out, progress=False)
     return out
 
 def test_killed_again_and_again(midi_folder, whole, tmp_path):
-    "kill -9 at any moment, of the process or of a worker of it"
+    "kill -9 at any moment, of the process and all its workers, up to five times"
     rng,out,kills = random.Random(0),tmp_path/'data',0
     while not out.exists():
-        p = cli('prepare', midi_folder, out, '--workers', 2, start_new_session=True)
+        p = Command('prepare', midi_folder, out, '--workers', 2)
         records = tmp_path/'data.part/records.bin'
         size = lambda: records.stat().st_size if records.exists() else 0
         before = size()
-        while p.poll() is None and size()==before: time.sleep(.002)
-        time.sleep(rng.random()*.4)
+        while p.poll() is None and (size()==before or kills==5): time.sleep(.005)
+        time.sleep(rng.random()*.1)
         if p.poll() is None:
             os.killpg(p.pid, signal.SIGKILL)
             kills += 1
@@ -39,7 +37,7 @@ def test_killed_again_and_again(midi_folder, whole, tmp_path):
 def test_nothing_is_done_twice(midi_folder, whole, tmp_path, monkeypatch):
     done = []
     def work(path, **kw):
-        if len(done)==100 and path not in done: raise KeyboardInterrupt
+        if len(done)==40 and path not in done: raise KeyboardInterrupt
         assert path not in done
         done.append(path)
         return encode_file(path, **kw)
@@ -48,14 +46,14 @@ def test_nothing_is_done_twice(midi_folder, whole, tmp_path, monkeypatch):
     done_before,done[:] = list(done),[]
     monkeypatch.setattr(corpus, 'encode_file', lambda path, **kw: (done.append(path), encode_file(path, **kw))[1])
     build(midi_folder, tmp_path/'data', progress=False)
-    assert len(done_before)==100 and not set(done) & set(done_before) and same_folders(tmp_path/'data', whole)
+    assert len(done_before)==40 and not set(done) & set(done_before) and same_folders(tmp_path/'data', whole)
 
 def test_a_damaged_journal(midi_folder, whole, tmp_path, monkeypatch):
     "Power went while it was written: what does not fit is done again"
     def stop(path, **kw): raise KeyboardInterrupt
     for name,spoil in (('tokens.bin', lambda b: b[:-3000]+bytes(1000)+b[-2000:]), ('rows.jsonl', lambda b: b[:-100]), ('records.bin', lambda b: b[:-5])):
         out = tmp_path/name.split('.')[0]
-        paths = iter(range(60))
+        paths = iter(range(40))
         monkeypatch.setattr(corpus, 'encode_file', lambda path, **kw: encode_file(path, **kw) if next(paths, None) is not None else stop(path))
         with pytest.raises(KeyboardInterrupt): build(midi_folder, out, progress=False)
         f = out.with_name(out.name+'.part')/name
@@ -72,10 +70,10 @@ def test_other_settings_begin_anew(midi_folder, whole, tmp_path, monkeypatch):
     assert same_folders(tmp_path/'data', whole)
 
 def test_two_at_once(midi_folder, tmp_path):
-    p = cli('prepare', midi_folder, tmp_path/'data', '--workers', 1)
-    while not (tmp_path/'data.part/records.bin').exists(): time.sleep(.01)
+    p = Command('prepare', midi_folder, tmp_path/'data', '--workers', 1)
+    while not (tmp_path/'data.part/records.bin').exists(): time.sleep(.01); assert p.poll() is None
     with pytest.raises(ValueError, match='another meloformer prepare'): build(midi_folder, tmp_path/'data', progress=False)
-    assert p.wait(100)==0
+    assert p.wait(1200)==0
 
 # ------------------------------------------------------------------------------------------------ copies
 
@@ -109,26 +107,25 @@ def again(tmp_path, n):
 def test_dask(midi_folder, whole, tmp_path):
     "A scheduler and workers in processes of their own, one of them killed on the way: the same bytes"
     (tmp_path/'s').mkdir()
-    scheduler = subprocess.Popen([sys.executable, '-m', 'dask', 'scheduler', '--host', '127.0.0.1', '--port', '0', '--no-dashboard', '--scheduler-file', str(tmp_path/'s/file')], stderr=subprocess.DEVNULL, env=ENV)
+    scheduler = subprocess.Popen([sys.executable, '-m', 'dask', 'scheduler', '--host', '127.0.0.1', '--port', '0', '--no-dashboard', '--scheduler-file', str(tmp_path/'s/file')], stderr=subprocess.DEVNULL)
     started = [scheduler]
     try:
-        while not (tmp_path/'s/file').exists() or not (tmp_path/'s/file').read_text(): time.sleep(.05)
+        while not (tmp_path/'s/file').exists() or not (tmp_path/'s/file').read_text(): time.sleep(.05); assert scheduler.poll() is None
         address = json.loads((tmp_path/'s/file').read_text())['address']
-        def worker(): started.append(subprocess.Popen([sys.executable, '-m', 'dask', 'worker', address, '--nthreads', '1', '--no-dashboard', '--no-nanny', '--local-directory', str(tmp_path)], stderr=subprocess.DEVNULL, env=ENV))
+        def worker(): started.append(subprocess.Popen([sys.executable, '-m', 'dask', 'worker', address, '--nthreads', '1', '--no-dashboard', '--no-nanny', '--local-directory', str(tmp_path)], stderr=subprocess.DEVNULL))
         worker(); worker()
-        p = cli('prepare', midi_folder, tmp_path/'data', '--dask', address)
+        p = Command('prepare', midi_folder, tmp_path/'data', '--dask', address)
         records = tmp_path/'data.part/records.bin'
-        while not (records.exists() and records.stat().st_size): time.sleep(.01)
+        while not (records.exists() and records.stat().st_size): time.sleep(.01); assert p.poll() is None
         started[1].kill()
-        assert p.wait(100)==0, p.stderr.read()
+        assert p.wait(1200)==0, p.stderr.read()
         assert same_folders(tmp_path/'data', whole)
     finally:
         for o in started: o.kill(); o.wait()
 
 def test_no_scheduler(midi_folder, tmp_path):
-    p = cli('prepare', midi_folder, tmp_path/'data', '--dask', 'tcp://127.0.0.1:1')
-    err = p.communicate(timeout=100)[1]
-    assert p.returncode==1 and 'no Dask scheduler answers there' in err.splitlines()[-1], err
+    res = command('prepare', midi_folder, tmp_path/'data', '--dask', 'tcp://127.0.0.1:1')
+    assert res.returncode==1 and 'no Dask scheduler answers there' in res.stderr.splitlines()[-1], res.stderr
 
 # ------------------------------------------------------------------------------------------------ performances
 

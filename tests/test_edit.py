@@ -50,7 +50,7 @@ def agree(hid, edit, *pieces):
 
 quiet = dict(deadline=None, suppress_health_check=list(HealthCheck))
 
-@settings(max_examples=200, **quiet)
+@settings(max_examples=60, **quiet)
 @given(scores(), st.sampled_from(sorted(HIDS)), st.data())
 def test_one_piece(score, ppb, data):
     hid = HIDS[ppb]
@@ -59,7 +59,7 @@ def test_one_piece(score, ppb, data):
     s = agree(hid, partial(edit, hid=hid), score)
     if isinstance(s, Score): agree(hid, lambda x: edit(edit(x, hid=hid), hid=hid), score)
 
-@settings(max_examples=80, **quiet)
+@settings(max_examples=25, **quiet)
 @given(scores(), scores(), st.sampled_from(sorted(HIDS)), st.data())
 def test_two_pieces(x, y, ppb, data):
     hid = HIDS[ppb]
@@ -67,7 +67,7 @@ def test_two_pieces(x, y, ppb, data):
     agree(hid, lambda x, y: splice(x, at, y, hid=hid), x, y)
     agree(hid, lambda x, y: concat(y, x, y, bars=bars, hid=hid), x, y)
 
-@settings(max_examples=60, **quiet)
+@settings(max_examples=20, **quiet)
 @given(st.integers(0, 10**6), st.data())
 def test_tokens_of_any_spelling(seed, data):
     "What noise writes, with gaps among the players and rests at the end, is edited as what it means"
@@ -80,7 +80,7 @@ def test_tokens_of_any_spelling(seed, data):
     if isinstance(e, str): assert t == e
     else: assert np.array_equal(hid.encode(e), t)
 
-@settings(max_examples=60, **quiet)
+@settings(max_examples=20, **quiet)
 @given(scores(), st.data())
 def test_what_edits_undo(score, data):
     hid = HIDS[24]
@@ -97,7 +97,7 @@ def test_what_edits_undo(score, data):
     assert bar_count(inserted) == 2*n and len(inserted.notes) == 2*len(s.notes)
     assert np.array_equal(np.sort(remove(inserted, at, at+n).notes[['onset','pitch']]), np.sort(s.notes[['onset','pitch']]))
 
-@settings(max_examples=100, **quiet)
+@settings(max_examples=30, **quiet)
 @given(scores(), st.data())
 def test_performances(score, data):
     "Scores off the grid have the bars of their tokens, and all notes of them"

@@ -1,9 +1,9 @@
 "What is said about music that a model wrote agrees with slow and obvious references, on real music"
-import json, os, shutil, signal, subprocess, sys, time
+import json, shutil, signal, time
 import numpy as np
 import pytest
 import torch
-from conftest import hears
+from commands import Command, command
 from meloformer.cli import run as cli
 from meloformer.chords import LABELS, QUALITIES, chord_pitches, parse_progression
 from meloformer.corpus import Corpus
@@ -193,8 +193,6 @@ def test_nothing_is_asked_of_silence():
         assert np.isnan(d['pitch_entropy']) == (g is drums)
     assert memorised([drums], []) [0]['nearest'] == -1 and memorised([], [drums]) == []
 
-def run(*args, **kw): return subprocess.run([sys.executable, '-m', 'meloformer.cli', *map(str, args)], capture_output=True, text=True, timeout=300, env=os.environ|dict(OMP_NUM_THREADS='1'), **kw)
-
 @pytest.fixture(scope='session')
 def model_folder(tmp_path_factory):
     torch.manual_seed(0)
@@ -204,32 +202,32 @@ def model_folder(tmp_path_factory):
 
 def test_command_goes_on_where_it_was_stopped(model_folder, corpus_folder, tmp_path):
     args = ['evaluate', model_folder, '--data', corpus_folder, '--pieces', 2, '--bars', 3, '--out', tmp_path/'out']
-    p = subprocess.Popen([sys.executable, '-m', 'meloformer.cli', *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears)
-    first,until = tmp_path/'out/free-000.npz',time.time()+120
+    p = Command(*args)
+    first,until = tmp_path/'out/free-000.npz',time.time()+600
     while not first.exists() and time.time()<until: time.sleep(.02)
     p.send_signal(signal.SIGINT)
-    err = p.communicate(timeout=60)[1]
+    err = p.communicate(timeout=1200)[1]
     assert p.returncode==130 and 'goes on from here' in err
     before = first.stat().st_mtime_ns
     assert not (tmp_path/'out/evaluation.json').exists()
-    res = run(*args)
+    res = command(*args)
     assert res.returncode==0, res.stderr
     assert first.stat().st_mtime_ns == before
-    whole = run(*args[:-1], tmp_path/'again')
+    whole = command(*args[:-1], tmp_path/'again')
     assert whole.returncode==0, whole.stderr
     a,b = (json.loads((tmp_path/o/'evaluation.json').read_text()) for o in ('out','again'))
     assert a == b
     assert a['legal']['free']['legal']==a['legal']['asked']['legal']==1
     assert all(a['control']['asked']['kept'][k]==1 for k in ('players','meter','tempo'))
     assert table(a) in whole.stdout and (tmp_path/'again/evaluation.png').read_bytes()[:4]==b'\x89PNG'
-    changed = run(*args, '--temperature', .5) # other pieces are written, those of before are not taken for them
+    changed = command(*args, '--temperature', .5) # other pieces are written, those of before are not taken for them
     assert changed.returncode==0 and first.stat().st_mtime_ns != before
 
 def test_command_judges_a_folder(corpus_folder, midi_folder, tmp_path):
     (tmp_path/'midi').mkdir()
     for f in sorted(midi_folder.glob('*.mid'))[100:104]: shutil.copy(f, tmp_path/'midi')
     (tmp_path/'midi/broken.mid').write_bytes(b'MThd')
-    res = run('evaluate', tmp_path/'midi', '--data', corpus_folder, '--bars', 8, '--out', tmp_path/'out')
+    res = command('evaluate', tmp_path/'midi', '--data', corpus_folder, '--bars', 8, '--out', tmp_path/'out')
     assert res.returncode==0 and '1 files cannot be read' in res.stdout, res.stderr
     r = json.loads((tmp_path/'out/evaluation.json').read_text())
     assert r['pieces']['files']==4 and r['copies']['training']['copied_bars']==1

@@ -1,14 +1,15 @@
 "Files that are broken, absurd or malicious: each is read as far as it makes sense, with its defects named, or refused in words"
-import json, os, random, resource, signal, socket, subprocess, sys, time
+import json, os, random, signal, socket, subprocess, sys, time
 from pathlib import Path
 import numpy as np
 import pytest
+from conftest import slowness
 from meloformer import corpus
 from meloformer.corpus import build, encode_file, find_midi
 from meloformer.hid import HID
 from meloformer.midi import NOTICES, MidiError, clean, shown
 from meloformer.parallel import file_map
-from meloformer.score import NOTE, Score, Track, columns
+from meloformer.score import Score, Track
 
 root = Path(__file__).resolve().parent.parent
 hid = HID()
@@ -174,14 +175,14 @@ def test_loaded(name):
     s = checked(Score.from_bytes(data))
     assert len(s.notes) == n
     if notices is not None: assert set(s.notices)-{'track_count'} == set(notices.split())-{'track_count'} and ('track_count' not in notices or 'track_count' in s.notices), s.notices
-    assert time.time()-t < 10
+    assert time.time()-t < 10*slowness()
 
 @pytest.mark.parametrize('name', REFUSED)
 def test_refused(name):
     data,words = REFUSED[name]
     t = time.time()
     with pytest.raises(MidiError, match=words): Score.from_bytes(data)
-    assert time.time()-t < 2
+    assert time.time()-t < 2*slowness()
 
 def test_what_was_meant():
     "Not only how many notes, but which"
@@ -248,9 +249,9 @@ def mutated(rng, b):
 
 def test_fuzz(midi_folder):
     "Real files, mutated: a score in order, or a reason"
-    rng,fate,until = random.Random(0),dict(read=0, mended=0, refused=0),time.time()+15
+    rng,fate = random.Random(0),dict(read=0, mended=0, refused=0)
     whole = [f.read_bytes() for f in sorted(midi_folder.glob('bach*.mid'), key=lambda f: f.stat().st_size)[:40]]
-    for i in range(1200):
+    for i in range(300):
         data = mutated(rng, rng.choice(whole))
         try: s = Score.from_bytes(data)
         except MidiError: fate['refused'] += 1
@@ -258,8 +259,7 @@ def test_fuzz(midi_folder):
             try: checked(s)
             except AssertionError as e: raise AssertionError(f'file {i} of the seed') from e
             fate['mended' if s.notices else 'read'] += 1
-        if time.time() > until: break
-    assert i > 100 and all(fate.values()) and fate['mended'] > fate['refused'], fate
+    assert all(fate.values()) and fate['mended'] > fate['refused'], fate
 
 # What stands in a file system
 @pytest.fixture
@@ -304,7 +304,7 @@ def test_strange_names(strange, tmp_path):
     env = os.environ | dict(LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0', PYTHONIOENCODING='ascii', OMP_NUM_THREADS='1', PYTHONPATH=str(root))
     out = tmp_path/'out-🎵'
     for args in (['prepare', d, out, '--val_share', '0', '--workers', '1', '--min_seconds', '1'], ['check', d, '--workers', '0'], ['prepare', d/'new\nline.mid'/'none', out]):
-        res = subprocess.run([sys.executable, '-m', 'meloformer.cli', *map(os.fsencode, args)], capture_output=True, env=env, timeout=100)
+        res = subprocess.run([sys.executable, '-m', 'meloformer.cli', *map(os.fsencode, args)], capture_output=True, env=env, timeout=1200)
         assert (res.returncode == 0 or args[1] != d) and b'Traceback' not in res.stderr and b'\x1b' not in res.stdout+res.stderr.replace(b'\x1b[A', b''), res.stderr
     rows = [json.loads(o) for o in (out/'files.jsonl').read_text().splitlines()]
     assert {Path(o['path']).name for o in rows if o['reason'] != 'unreadable'} >= {o for o in names if o.isascii()}
@@ -343,11 +343,12 @@ def test_memory_and_time(tmp_path):
     os.truncate(tmp_path/'zeros.mid', 3<<30)
     os.truncate(tmp_path/'behind.mid', 1<<30)
     with open(tmp_path/'larger.mid', 'wb') as f: f.write(last+chunk(EIGHT, size=1<<30)); f.truncate(1<<30)
-    res = subprocess.run([sys.executable, '-c', BIG, *(str(tmp_path/f'{o}.mid') for o in [*big, 'larger'])], capture_output=True, text=True, timeout=200,
+    res = subprocess.run([sys.executable, '-c', BIG, *(str(tmp_path/f'{o}.mid') for o in [*big, 'larger'])], capture_output=True, text=True, timeout=1200,
         env=os.environ|dict(OMP_NUM_THREADS='1', PYTHONPATH=str(root)))
     assert res.returncode == 0, res.stderr
     rows = [o.split(' ', 2) for o in res.stdout.splitlines()]
-    assert all(float(t) < 10 and float(mb) < 1024 for t,mb,_ in rows), rows
+    most = 10*slowness()
+    assert all(float(t) < most and float(mb) < 1024 for t,mb,_ in rows), rows
     told = [o for _,_,o in rows]
     assert told[1:6] == ['8 notes', '1000000 notes', '600000 notes', '8 notes', '8 notes'] and 'not a MIDI file' in told[0] and 'largest read' in told[6], told
 
@@ -372,12 +373,12 @@ def test_a_file_that_kills(tmp_path, monkeypatch):
     for n in (1, 3):
         (tmp_path/'in/h-once.seen').unlink(missing_ok=True)
         t = time.time()
-        build(tmp_path/'in', tmp_path/f'{n}', val_share=0, workers=n, progress=False, seconds=3, max_overlap=1)
-        assert time.time()-t < 60
+        build(tmp_path/'in', tmp_path/f'{n}', val_share=0, workers=n, progress=False, seconds=10, max_overlap=1)
+        assert time.time()-t < 60*slowness()
     rows = [json.loads(o) for o in (tmp_path/'1/files.jsonl').read_text().splitlines()]
     assert [Path(o['path']).stem for o in rows] == names
     assert {Path(o['path']).stem: o['detail'] for o in rows if o['reason']} == {
-        'b-segfault': 'the parser crashed', 'd-exit': 'the parser crashed', 'f-hang': 'took longer than 3 s'}
+        'b-segfault': 'the parser crashed', 'd-exit': 'the parser crashed', 'f-hang': 'took longer than 10 s'}
     for f in (tmp_path/'1').iterdir(): assert f.read_bytes() == (tmp_path/'3'/f.name).read_bytes(), f
 
 def test_a_worker_that_cannot_start(tmp_path, monkeypatch):

@@ -51,7 +51,7 @@ def test_the_rest_may_be_anything(packs, mask):
 def one_by_one(packs, position):
     "Each document of a window in a window of its own"
     epoch,i = packs.locate(position)
-    for c in packs.chunks[packs.plan(epoch)[i]]:
+    for c in packs.plan(epoch)[i]:
         piece = np.asarray(packs.corpus[int(c['piece'])])
         yield stack([assemble(packs.corpus.hid, [Part(restated(packs.corpus.hid, piece, int(c['start']), int(c['stop'])).astype(np.int64))], WINDOW)])
 

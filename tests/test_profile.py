@@ -1,7 +1,9 @@
 "What is predicted is what is measured; phases from a file and traces leave a run as it is"
-import json, signal, subprocess, sys, time
+import json, signal, time
 from dataclasses import replace
 import pytest, torch
+from commands import Command
+from conftest import slowness
 from meloformer import cli
 from meloformer.cost import KINDS, MemoryLaw, Speed, StandIn, allocated, memory, step_work
 from meloformer.masks import toy_ids
@@ -63,7 +65,7 @@ def test_two_traces_tell_all_lengths(backend, half, kind, changes):
 def test_large_predictions_are_quick():
     start = time.process_time()
     m = predict_memory(Job('xlarge', 32768, batch_size=4, optimizer='adamw'))
-    assert m.total > 100e9 and time.process_time()-start < 30
+    assert m.total > 100e9 and time.process_time()-start < 30*slowness()
 
 def test_speed_counts_all():
     s = Speed(10., 5., 2., 4., .5)
@@ -106,7 +108,7 @@ def test_measured_here():
     assert r['process'] > r['allocated']*.5 and r['tokens_per_second'] == pytest.approx(job.tokens/r['step_s']) and r['first_s']>0
     assert all(r[k+'_s']>0 for k in ('forward','backward','optimizer','make_batch'))
 
-def flags(data, out, **kw): return dict(data=str(data), out=str(out), model_size='tiny', max_seq_len=512, batch_size=2, gradient_accumulation_steps=1, num_workers=1, lr=1e-3, steps=8, val_every=100, sample_bars=0, save_every=4, log_every=1, device='cpu')|kw
+def flags(data, out, **kw): return dict(data=str(data), out=str(out), model_size='tiny', max_seq_len=512, batch_size=2, gradient_accumulation_steps=1, num_workers=1, lr=1e-3, steps=8, val_every=100, val_windows=1, sample_bars=0, save_every=4, log_every=1, device='cpu')|kw
 def same(a, b):
     a,b = (MeloFormer.load(checkpoints(o)[-1]).state_dict() for o in (a, b))
     return all(torch.equal(a[k], b[k]) for k in a)
@@ -117,7 +119,7 @@ def test_phases_from_a_file_resume_exactly(corpus_folder, tmp_path):
     f.write_text(json.dumps(dict(phases=[dict(until=3, batch_size=1, workers=0, micro_batches=2), dict(until=None, batch_size=2, workers=1)])))
     s = train(**flags(corpus_folder, tmp_path/'whole', phases=str(f)))
     assert s['cursor']==16
-    p = subprocess.Popen([sys.executable, '-m', 'meloformer.cli', 'train', *(o for k,v in flags(corpus_folder, tmp_path/'parts', phases=str(f)).items() for o in (f'--{k}', str(v)))], stdout=subprocess.PIPE, text=True)
+    p = Command('train', *(o for k,v in flags(corpus_folder, tmp_path/'parts', phases=f).items() for o in (f'--{k}', v)))
     for line in p.stdout:
         if line.startswith('step 4/8'): p.send_signal(signal.SIGTERM)
     assert p.wait()==0
@@ -142,7 +144,7 @@ def test_bad_phases_are_told(corpus_folder, tmp_path, capsys):
 def test_traces(corpus_folder, tmp_path):
     "A trace on demand and one by signal, of a run that learns the same"
     train(**flags(corpus_folder, tmp_path/'plain', num_workers=0, at_once=True))
-    p = subprocess.Popen([sys.executable, '-m', 'meloformer.cli', 'train', *(o for k,v in flags(corpus_folder, tmp_path/'traced', num_workers=0, trace='1-2').items() for o in (f'--{k}', str(v))), '--at_once'], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    p = Command('train', *(o for k,v in flags(corpus_folder, tmp_path/'traced', num_workers=0, trace='1-2').items() for o in (f'--{k}', v)), '--at_once', merged=True)
     for line in p.stdout:
         if line.startswith('step 3/8'): p.send_signal(signal.SIGUSR1)
     assert p.wait()==0

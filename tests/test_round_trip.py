@@ -7,7 +7,7 @@ from meloformer.grid import Grid
 from meloformer.hid import HID
 from meloformer.score import METER, NOTE, TEMPO, Score, Track
 
-EXAMPLES = settings.default.max_examples # 300; 10,000 with --slow
+EXAMPLES = settings.default.max_examples # 100; 10,000 with --slow
 HIDS = {p: HID(p) for p in (4, 8, 12, 24, 48)}
 METERS = [(1,4), (2,4), (3,4), (4,4), (5,4), (7,8), (6,8), (12,8), (3,2), (4,2), (13,4), (9,1), (33,64), (1,64), (255,16)]
 
@@ -68,6 +68,6 @@ def test_structure(pieces):
 
 @pytest.mark.parametrize('ppb', [4, 24])
 def test_real_music(midi_folder, ppb, capsys):
-    "`meloformer check` on the whole music21 corpus of the demo"
+    "`meloformer check` on chorales and quartets"
     assert run('check', [str(midi_folder), '--positions_per_beat', str(ppb)]) == 0
     assert ' same' in capsys.readouterr().out

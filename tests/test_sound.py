@@ -54,7 +54,7 @@ def heard(page, tmp_path):
     p = subprocess.Popen([browser, '--headless', '--no-sandbox', '--disable-gpu', '--autoplay-policy=no-user-gesture-required', f'--user-data-dir={port.parent}', '--remote-debugging-port=0', f'file://{tmp_path}/page.html'],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        titles,until = [],time.time()+30
+        titles,until = [],time.time()+600
         while not any(';' in o for o in titles):
             assert time.time()<until and p.poll() is None, f'the player did nothing: {titles}'
             time.sleep(.1)

@@ -2,6 +2,7 @@
 import asyncio, base64, json, signal, socket, subprocess, sys, time
 from urllib.request import urlopen
 from tornado.websocket import websocket_connect
+from commands import Command
 from meloformer import cli
 from meloformer.edit import concat
 from meloformer.hid import HID
@@ -18,7 +19,7 @@ class Browser:
     def __init__(self, folder): self.folder,self.n,self.asked = folder,0,[]
     async def open(self, url):
         self.p = subprocess.Popen([browser, '--headless', '--no-sandbox', '--disable-gpu', '--autoplay-policy=no-user-gesture-required', f'--user-data-dir={self.folder}', '--remote-debugging-port=0', 'about:blank'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        port,end = self.folder/'DevToolsActivePort',time.time()+60
+        port,end = self.folder/'DevToolsActivePort',time.time()+600
         while not (port.exists() and port.read_text()):
             assert time.time()<end and self.p.poll() is None, 'the browser does not start'
             await asyncio.sleep(.1)
@@ -37,7 +38,7 @@ class Browser:
         assert 'exceptionDetails' not in r, r
         return r['result'].get('value')
     async def until(self, code):
-        end = time.time()+120
+        end = time.time()+600
         while not (r := await self.js(code)):
             assert time.time()<end, f'{code} never came: {await self.js("document.body.innerText")}'
             await asyncio.sleep(.1)
@@ -101,14 +102,14 @@ async def visit(port, folder, tmp):
 @in_browser
 def test_studio(tmp_path):
     port,folder = free_port(),tmp_path/'profile'
-    p = subprocess.Popen([sys.executable, '-m', 'meloformer.cli', 'studio', '--port', str(port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = Command('studio', '--port', port)
     try:
         assert str(port) in p.stdout.readline()
         asked = asyncio.run(visit(port, folder, tmp_path))
         assert asked and all(o.startswith((f'http://127.0.0.1:{port}/', 'data:', 'blob:', 'about:')) for o in asked)
         assert cli.run('studio', ['--port', str(port)])==1 # the port is taken
         p.send_signal(signal.SIGINT)
-        assert p.wait(20)==130 and 'stopped' in p.stderr.read()
+        assert p.wait(1200)==130 and 'stopped' in p.stderr.read()
     finally: p.kill()
 
 def test_told_in_words(monkeypatch, capsys):

@@ -1,5 +1,6 @@
-"Build README.md and the docs site from the notebooks, with nbdev's own passes and no Quarto"
-import base64, os, re, shutil, subprocess, sys
+"Build README.md and the docs site from the notebooks, without Quarto; what cells define is read from their source, not run"
+import ast, base64, os, re, shutil, subprocess, sys
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -8,10 +9,8 @@ from execnb.nbio import read_nb
 from fastcore.script import call_parse
 from latex2mathml.converter import convert as mathml
 from nbdev.config import get_config
-from nbdev.doclinks import NbdevLookup, _nbpath2html
-from nbdev.processors import FilterDefaults
-from nbdev.serve import proc_nbs
-from nbdev.serve_drv import main as proc_nb
+from nbdev.doclinks import nbglob
+from symbols import directives, qual_name, symbols
 
 callouts = dict(note='note', tip='tip', warning='warning', important='danger', caution='warning')
 
@@ -22,21 +21,14 @@ def fence(s, info=''):
     ticks = '`'*max(3, 1+max([len(o) for o in re.findall(r'`{3,}', s)], default=0))
     return f'{ticks}{info}\n{s.rstrip()}\n{ticks}'
 
-def fold(src, opts):
-    "A code cell, folding if `#| exports` or `#| code-fold` asks"
-    code,how = fence(src, 'python'),opts.get('code-fold')
-    if not how: return code
-    title = opts.get('code-summary', '"Code"').strip('"')
-    return f'???{"+"*(how=="show")} source "{title}"\n\n' + '\n'.join('    '+o for o in code.splitlines())
+def fold(code):
+    "The source of a cell that asks to be shown with `#| exports`"
+    return '???+ source "Source"\n\n' + '\n'.join('    '+o for o in fence(code, 'python').splitlines())
 
 def outside_code(s, f):
     "Apply `f` to the parts of markdown `s` that are not code"
     parts = re.split(r'(^```.*?^```|`[^`\n]+`)', s, flags=re.M|re.S)
     return ''.join(o if i%2 else f(o) for i,o in enumerate(parts))
-
-def unlink_code(s):
-    "Undo the links nbdev puts inside fenced blocks"
-    return re.sub(r'^```.*?^```', lambda m: re.sub(r'\[(`[^`]+`)\]\(http[^)]+\)', r'\1', m[0]), s, flags=re.M|re.S)
 
 def math(s):
     "TeX as MathML, which browsers draw without a script"
@@ -51,32 +43,46 @@ def admonitions(s):
         return f'!!! {callouts.get(m[1], "note")}' + (f' "{title[1]}"' if title else '') + f'\n\n{body}\n'
     return re.sub(r'^:::+ *\{\.callout-(\w+)([^}]*)\}\n(.*?)^:::+ *$', _f, s, flags=re.M|re.S)
 
-def showdoc(s):
-    "nbdev's `show_doc` markdown, with the anchor its links point to"
-    s = re.sub(r'^---\n+', '', unlink_code(s))
-    s = re.sub(r'^\[source\]\(([^)]+)\)\{[^}]*\}\n+(#+) (\S+) *$', r'\2 \3\n\n[source](\1){ .source }', s, flags=re.M)
-    return re.sub(r'^(#+) (\S+) *$', lambda m: f'{m[1]} `{m[2]}` {{ #{m[2].lower()} .symbol data-toc-label="{m[2]}" }}', s, count=1, flags=re.M)
-
 def png_width(data, scale=2):
     "Width to show a base64 PNG at, as the inline backend draws `scale` pixels for each point"
     return int.from_bytes(base64.b64decode(text(data)[:64])[16:20], 'big')//scale
 
-def opening(nb):
-    "What the title cell says below title and subtitle; nbdev drops it"
-    s = next((c.source for c in nb.cells if c.cell_type=='markdown' and re.search(r'^# ', c.source, flags=re.M)), '')
-    for o in (r'^# .*\n*', r'^> .*\n*'): s = re.sub(o, '', s, count=1, flags=re.M)
-    s = re.sub(r'^- [\w-]+: .*\n*', '', s, flags=re.M).strip()
-    return NbdevLookup().linkify(s) if s else ''
+def page_path(rel):
+    "Where the page of a notebook lies, as nbdev names it: in its folder, without its number"
+    return rel.with_name(re.sub(r'^\d+[a-z0-9]*_', '', rel.name.lower())).with_suffix('.md')
+
+def front(src):
+    "What the title cell says: title, subtitle, `- key: value` lines, and the rest"
+    title,sub = (re.search(rf'^{o} (.*)$', src, flags=re.M) for o in '#>')
+    keys = dict(re.findall(r'^- ([\w-]+): (.*)$', src.split('\n\n## ')[0], flags=re.M))
+    for o in (r'^# .*\n*', r'^> .*\n*'): src = re.sub(o, '', src, count=1, flags=re.M)
+    rest = re.sub(r'^- [\w-]+: .*\n*', '', src, flags=re.M).strip()
+    return title and title[1].strip(),sub[1].strip() if sub else '',{k: yaml.safe_load(v) for k,v in keys.items()},rest
+
+@cache
+def line_numbers(module):
+    "Where the definitions of a module stand in it"
+    return {qual_name(o): o.lineno for o in ast.parse(module.read_text()).body if hasattr(o, 'name')}
 
 class Page:
-    "One notebook that nbdev has processed, as markdown"
-    def __init__(self, fn, root, nbs):
-        self.rel,self.nb,self.meta,self.files = fn.relative_to(root),read_nb(fn),{},{}
-        self.opening = opening(read_nb(nbs/self.rel))
-        self.dest = _nbpath2html(self.rel).with_suffix('.md')
-        raw = [c.source for c in self.nb.cells if c.cell_type=='raw' and c.source.startswith('---')]
-        if raw: self.meta = yaml.safe_load(raw[0].strip().strip('-'))
-        self.title = self.meta.get('title', self.dest.stem)
+    "A notebook, to be written as markdown"
+    def __init__(self, fn, nbs):
+        self.fn,self.rel,self.nb,self.files = fn,fn.relative_to(nbs),read_nb(fn),{}
+        self.dest = page_path(self.rel)
+        cells = self.nb.cells
+        self.first = next((c for c in cells if c.cell_type=='markdown' and re.search(r'^# ', c.source, flags=re.M)), None)
+        title,self.description,self.meta,self.opening = front(self.first.source if self.first else '')
+        self.title = title or self.dest.stem
+        self.module = next((directives(c.source)['default_exp'] for c in cells if c.cell_type=='code' and 'default_exp' in directives(c.source)), None)
+        self.symbols = {i: list(symbols(c.source)) for i,c in enumerate(cells) if c.cell_type=='code' and self.is_export(c)}
+
+    def is_export(self, c): return not {'export','exports'}.isdisjoint(directives(c.source))
+
+    def names(self):
+        "Each name that has a place on this page, and its anchor"
+        for each in self.symbols.values():
+            for o in each:
+                if hasattr(o.node, 'name'): yield from ((k, k.lower()) for k in (o.name, *o.members))
 
     def image(self, data, ext, nm):
         p = f'{self.dest.stem}_files/{nm}.{ext}'
@@ -91,24 +97,39 @@ class Page:
                 size = f"{{ width={png_width(d['image/png'])} }}" if site else ''
                 yield f"![]({self.image(text(d['image/png']), 'png', nm)}){size}"
             elif 'text/html' in d: yield f'<div class="nb-html" markdown="0">\n{text(d["text/html"])}\n</div>'
-            elif 'text/markdown' in d:
-                md = text(d['text/markdown'])
-                yield showdoc(md) if c.source.strip().splitlines()[-1].startswith('show_doc') else md
+            elif 'text/markdown' in d: yield text(d['text/markdown'])
             elif 'text/plain' in d: yield fence(text(d['text/plain']), '{ .text .output }'*site)
-            elif o.get('text'): yield fence(text(o['text']), '{ .text .output }'*site)
+            elif o.get('text'): yield fence(re.sub(r'\x1b\[[0-?]*[ -/]*[@-~]', '', text(o['text'])), '{ .text .output }'*site)
 
-    def md(self, site=True):
+    def definitions(self, i, cfg):
+        "What cell `i` exports, in the order of its source"
+        for o in self.symbols[i]:
+            code = fence(o.stub, '{ .python .signature }')
+            if not hasattr(o.node, 'name'): yield code
+            else: yield f'### `{o.name}` {{ #{o.name.lower()} .symbol data-toc-label="{o.name}" }}'
+            if not hasattr(o.node, 'name'): continue
+            module = cfg.lib_path/(self.module.replace('.', '/')+'.py')
+            url = f'{cfg.git_url}/blob/{cfg.branch}/{module.relative_to(cfg.config_path).as_posix()}#L{line_numbers(module)[o.name]}'
+            yield f'[source]({url}){{ .source title="{o.name} in the package" }}'
+            yield ''.join(f'<a id="{k.lower()}"></a>' for k in o.members)
+            yield code
+            yield outside_code(o.doc, lambda s: s.replace('<', '&lt;'))
+
+    def md(self, cfg, site=True):
         "Body as markdown for the site, or else for a README"
-        res = [admonitions(outside_code(self.opening, math)) if site else self.opening]
+        def prose(s): return admonitions(outside_code(s, math)) if site else s
+        res = []
         for i,c in enumerate(self.nb.cells):
-            s = c.source
-            if c.cell_type=='markdown' and 'AUTOGENERATED' not in s:
-                res.append(admonitions(outside_code(s, math)) if site else s)
-            if c.cell_type!='code': continue
-            opts = dict(re.findall(r'^#\| *([\w-]+): *(.*)$', s, flags=re.M))
+            s,d = c.source,directives(c.source)
+            if c is self.first: res.append(prose(self.opening))
+            elif c.cell_type=='markdown': res.append(prose(s))
+            if c.cell_type!='code' or not d.keys().isdisjoint(('hide','exporti','default_exp')): continue
             src = re.sub(r'^#\|.*\n?', '', s, flags=re.M).strip()
-            if src and opts.get('echo')!='false': res.append(fold(src, opts) if site else fence(src, 'python'))
-            if opts.get('output')!='false': res += self.outputs(c, i, site)
+            if i in self.symbols:
+                res += map(prose, self.definitions(i, cfg))
+                if 'exports' in d: res.append(fold(src))
+            elif src and d.get('echo')!='false': res.append(fence(src, 'python'))
+            if d.get('output')!='false': res += self.outputs(c, i, site)
         return '\n\n'.join(o.strip('\n') for o in res if o.strip())+'\n'
 
     def contents(self, s, dest):
@@ -120,13 +141,12 @@ def write(files):
         k.parent.mkdir(parents=True, exist_ok=True)
         k.write_bytes(v)
 
-def readme(page, root, nbs, url):
-    "README.md and its pictures, for a reader of the repository: paths start at its root, symbols are not linked to the site at `url`"
-    s = re.sub(rf'\[(`[^`]+`)\]\({re.escape(url)}[^)]*\)', r'\1', page.md(site=False))
-    for k in page.files: s = s.replace(f']({k})', f']({nbs}/assets/readme/{Path(k).name})')
-    s = re.sub(r'(\]\(|src=")(?=(assets|tutorials|studies)/)', rf'\1{nbs}/', s)
-    s = re.sub(r'\]\((\w+\.ipynb)', rf']({nbs}/\1', s)
-    s = f"# {page.title}\n\n> {page.meta.get('description', '')}\n\n{s}"
+def readme(page, cfg):
+    "README.md and its pictures, for a reader of the repository: paths start at its root"
+    root,nbs,s = cfg.config_path,cfg.nbs_path.name,page.md(cfg, site=False)
+    for k in page.files: s = s.replace(f']({k})', f'](assets/readme/{Path(k).name})')
+    s = outside_code(s, lambda o: re.sub(r'(\]\(|src="|href=")(?!\w+:|#|/)', rf'\1{nbs}/', o))
+    s = f'# {page.title}\n\n> {page.description}\n\n{s}'
     return {root/'README.md': s.encode(), **{root/nbs/'assets/readme'/Path(k).name: v for k,v in page.files.items()}}
 
 class Links(HTMLParser):
@@ -153,52 +173,88 @@ def broken_links(site, url=''):
             to = to.resolve()/'index.html' if to.is_dir() else to.resolve()
             if not to.exists() or (u.fragment and to in pages and unquote(u.fragment) not in pages[to].ids): yield p.relative_to(site), ref
 
+def link_symbols(s, page, anchors):
+    "Names in backticks as links to where they are explained; those of the page itself come first"
+    own = dict(page.names())
+    def _f(m):
+        name = m[1]
+        to = f'#{own[name]}' if name in own else anchors.get(name)
+        if not to: return m[0]
+        return f'[{m[0]}]({to if name in own else os.path.relpath(to[0], page.dest.parent)+"#"+to[1]})'
+    def _line(l): return l if l.startswith(('#','    ')) else re.sub(r'(?<!\[)`([\w.]+)(?:\(\))?`(?!\])', _f, l)
+    parts = re.split(r'(^```.*?^```)', s, flags=re.M|re.S)
+    return ''.join(o if i%2 else '\n'.join(map(_line, o.split('\n'))) for i,o in enumerate(parts))
+
 def relink(s, page, url):
-    "Links to the published site as links between pages"
+    "Links to notebooks and to the published site as links between pages"
     def _f(m): return os.path.relpath(Path(m[1]).with_suffix('.md'), page.dest.parent) + (m[2] or '')
-    def _nb(m): return f"]({_nbpath2html(Path(m[1]+'.ipynb')).with_suffix('.md').as_posix()}{m[2] or ''})"
+    def _nb(m): return f"]({page_path(Path(m[1]+'.ipynb')).as_posix()}{m[2] or ''})"
     s = re.sub(re.escape(url)+r'/?([\w/-]+\.html)(#[\w.]+)?', _f, s)
-    return re.sub(r'\]\(([^):]+)\.ipynb(#[^)]*)?\)', _nb, s)
+    return outside_code(s, lambda o: re.sub(r'\]\(([^):]+)\.ipynb(#[^)]*)?\)', _nb, o))
+
+LISTEN = r'!\[([^\]]*)\]\((assets/listen/[\w-]+)\.png\)'
+
+def players(s):
+    "Pictures of pieces that lie beside their MIDI as players"
+    return re.sub(LISTEN, r'<iframe class="player" src="\2.html" title="\1" loading="lazy"></iframe>', s)
+
+def player_pages(nbs):
+    "A page that plays each piece of assets/listen, beside it"
+    from meloformer.score import Score
+    import meloformer.sound
+    return {o.relative_to(nbs).with_suffix('.html'): Score.read(o).play().page.encode() for o in sorted((nbs/'assets/listen').glob('*.mid'))}
+
+AFTER = 'tutorials','studies' # groups that follow the parts of the library, in this order
 
 def nav(pages):
-    "Side bar: home, then numbered notebooks, then a section for each folder"
+    "Side bar: home, a group for each folder (the parts of the library first), then pages that stand alone"
     def _item(p): return {p.title: str(p.dest)}
-    top = [p for p in pages if len(p.rel.parts)==1]
-    res = [{'Home': 'index.md'}, {'Library': [_item(p) for p in top if p.rel.stem!='index']}]
-    for d in sorted({p.rel.parts[0] for p in pages if p not in top}):
-        kids = [p for p in pages if p.rel.parts[0]==d]
-        res.append({d.capitalize(): [_item(p) for p in sorted(kids, key=lambda p: (p.meta.get('order', 99), str(p.rel)))]})
-    return res
+    def _place(p): return p.rel.stem!='index',p.meta.get('order', 99),str(p.rel)
+    top = [p for p in pages if len(p.rel.parts)==1 and p.rel.stem!='index']
+    flat,alone = [p for p in top if p.module],[p for p in top if not p.module]
+    res = [{'Home': 'index.md'}]+[{'Library': [_item(p) for p in flat]}]*bool(flat)
+    groups = {}
+    for p in pages:
+        if len(p.rel.parts)>1: groups.setdefault(p.rel.parts[0], []).append(p)
+    def _rank(name):
+        index = [p for p in groups[name] if p.rel.stem=='index']
+        first = index[0].meta.get('order', 99) if index else 99
+        return AFTER.index(name)+1 if name in AFTER else 0,first,min(str(p.rel.name) for p in groups[name] if p not in index)
+    for name in sorted(groups, key=_rank):
+        kids = sorted(groups[name], key=_place)
+        index = [str(p.dest) for p in kids if p.rel.stem=='index'] # a path without a title is the page of the group itself
+        title = next((p.title for p in kids if p.rel.stem=='index'), name.capitalize())
+        res.append({title: index+[_item(p) for p in kids if p.rel.stem!='index']})
+    return res+[_item(p) for p in alone]
 
 @call_parse
 def main(
-    n_workers: int = 2,   # Processes for nbdev's notebook pass
     readme_only: bool = False, # Only write README.md?
     check: bool = False   # Complain about a README.md that is out of date, in place of writing it?
 ):
     "Write README.md, then the site in the `doc_path` of settings.ini; a broken link is an error"
     cfg = get_config()
-    root,url,src,site = cfg.config_path,(cfg.doc_host+cfg.doc_baseurl).rstrip('/'),cfg.config_path/'_site',cfg.doc_path.resolve()
-    if readme_only:
-        proc = root/'_proc/readme'
-        proc.mkdir(parents=True, exist_ok=True)
-        proc_nb((cfg.nbs_path/cfg.readme_nb, proc/cfg.readme_nb, FilterDefaults))
-    else: proc = proc_nbs(n_workers=n_workers, force=True)
-    pages = [Page(p, proc, cfg.nbs_path) for p in sorted(proc.rglob('*.ipynb'))]
-    files = readme(next(p for p in pages if str(p.rel)==cfg.readme_nb), root, cfg.nbs_path.name, url)
+    root,nbs,url,site = cfg.config_path,cfg.nbs_path,(cfg.doc_host+cfg.doc_baseurl).rstrip('/'),cfg.doc_path.resolve()
+    src = root/'_site'
+    files = readme(Page(nbs/cfg.readme_nb, nbs), cfg)
     if check:
         old = [str(k.relative_to(root)) for k,v in files.items() if not k.exists() or k.read_bytes()!=v]
         if old: sys.exit(f"Not as {cfg.readme_nb} has it: {', '.join(old)}. Run `make prepare`.")
     else:
-        shutil.rmtree(cfg.nbs_path/'assets/readme', ignore_errors=True)
+        shutil.rmtree(nbs/'assets/readme', ignore_errors=True)
         write(files)
     if readme_only: return
+    pages = [Page(p, nbs) for p in sorted(nbglob(nbs, as_path=True))]
+    anchors = {}
+    for p in pages:
+        for name,anchor in p.names(): anchors.setdefault(name, (p.dest, anchor))
     shutil.rmtree(src, ignore_errors=True)
     for p in pages:
-        lead = f"*{p.meta['description']}*{{ .lead }}\n\n" if p.meta.get('description') else ''
-        s = f'# {p.title}\n\n{lead}'+relink(p.md(), p, url)
-        write(p.contents(s, src/'pages'/p.dest))
-    if (cfg.nbs_path/'assets').exists(): shutil.copytree(cfg.nbs_path/'assets', src/'pages/assets', ignore=lambda d,fs: {'readme'})
+        lead = f'*{p.description}*{{ .lead }}\n\n' if p.description else ''
+        s = players(relink(link_symbols(p.md(cfg), p, anchors), p, url))
+        write(p.contents(f'# {p.title}\n\n{lead}{s}', src/'pages'/p.dest))
+    if (nbs/'assets').exists(): shutil.copytree(nbs/'assets', src/'pages/assets', ignore=lambda d,fs: {'readme'})
+    write({src/'pages'/k: v for k,v in player_pages(nbs).items()})
     conf = yaml.safe_load((root/'mkdocs.yml').read_text())
     conf |= dict(site_name=cfg.title, site_description=cfg.description, site_url=url+'/', docs_dir='pages', site_dir=str(site), nav=nav(pages),
                  copyright=f'{cfg.copyright} · <a href="{cfg.git_url}">source</a>, under the Apache License 2.0')

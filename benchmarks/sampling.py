@@ -1,0 +1,136 @@
+"""Which settings of the sampler come closest to real music?
+
+    python benchmarks/sampling.py DATA [--run RUN] [--pieces 24] [--bars 16] [--minutes 15]
+
+DATA is a corpus, of which the validation split counts, or a folder of MIDI that the model was not trained on. Pieces are written from nothing and over the
+chords, players, meters and tempos of real pieces, with the same seeds for every setting, and all figures of `meloformer.figures` are set beside those of the
+real ones: their differences in units of what halves of the real music differ by, their mean the distance. First the nuclei and temperatures; then, with the
+nearest of them, how far notes lean to typed chords and how long players may rest. What is written is kept in --out, so that the same command goes on where it
+was stopped; --minutes ends it after the setting at hand, and the table has the settings that are there. Pictures lie in --out, too.
+"""
+import hashlib, time
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+import torch
+from fastcore.script import call_parse
+from tqdm.auto import tqdm
+from report import report
+from meloformer.compare import compare, draw_figures, interval, rows
+from meloformer.corpus import Corpus, find_midi
+from meloformer.evaluate import frame_of, opening
+from meloformer.figures import Piece
+from meloformer.generate import compose_many
+from meloformer.guide import Ask
+from meloformer.hid import HID
+from meloformer.midi import MidiError
+from meloformer.model import MeloFormer
+from meloformer.rules import chord_tones
+from meloformer.runs import find_checkpoint
+from meloformer.score import Score
+
+FIRST = dict(top_p='all .9') # of version 0.3.0: the nucleus over all tokens at once
+NUCLEI = [FIRST, dict(top_p=1), dict(top_p=.9), dict(top_p=.95), dict(top_p='pitch .9'), dict(top_p='pitch .95'), dict(top_p='pitch .9, velocity .95, chord .95'),
+    dict(top_p='.98, pitch .9'), dict(top_p='pitch .9', temperature='between .95'), dict(top_p=1, temperature='pitch .9'), dict(top_p=1, temperature='all .95'),
+    dict(top_p=.98, temperature='.95, between 1')]
+HARMONY = [dict(lean=lean, rest=rest) for rest in (2, -1) for lean in (.25, .1, .5, 1)] # the first of them in the rows above
+
+def digest(*what): return hashlib.sha256(repr(what).encode()).hexdigest()[:12]
+
+def heard(hid, data, n, bars):
+    "Openings of real music, as tokens"
+    if (Path(data)/'manifest.json').exists():
+        val = Corpus(data, 'val')
+        return [opening(hid, val[i], bars) for i in np.sort(np.random.default_rng(0).permutation(len(val))[:n])]
+    res,files = [],np.random.default_rng(0).permutation(sorted(find_midi(data)))
+    for f in tqdm(files, desc='read', disable=None):
+        if len(res)==n: break
+        try: tokens = opening(hid, hid.encode(Score.read(f)), bars)
+        except MidiError as e: print(f'{e}; left out')
+        else:
+            if len(hid.decode_grid(tokens)[0].notes): res.append(tokens)
+    return res
+
+def ask_all(frames, bars, sampling, lean, rest):
+    "The questions of one setting, from nothing and over real frames"
+    asked = dict(rest=None if rest<0 else rest, rules=[chord_tones().softly(lean)] if lean<1 else [])
+    return dict(free=[Ask(bars=bars, most=400, **sampling)]*len(frames), asked=[replace(f, most=400, **sampling, **asked) for f in frames])
+
+def written(model, hid, asks, path):
+    "Tokens of pieces that are written side by side, or were before"
+    if not path.exists():
+        tokens = compose_many(model, hid, asks, range(len(asks)))
+        part = path.with_suffix('.part')
+        with open(part, 'wb') as f: np.savez(f, *tokens)
+        part.replace(path)
+    with np.load(path) as f: return [f[k] for k in f]
+
+def beside(hid, tokens, real, bars, floor):
+    "Pieces beside real music, all settings in units of one floor"
+    c = compare([Piece.from_tokens(hid, t) for t in tokens if len(hid.decode_grid(t)[0].notes)], real, bars=bars)
+    return c if floor is None else replace(c, floor=floor)
+
+def figures_of(c):
+    "Mean of each figure with its interval, and what the real music has"
+    return {r['figure']: [round(r[k], 4) for k in ('mine','mine_low','mine_high','real')] for r in rows(c)}
+
+def row(setting, found, first):
+    "What is reported of a setting; `less`: how much nearer it is than the first, over draws of the same pieces"
+    res = dict(**setting)
+    for kind,c in found.items():
+        low,high = c.distance_interval
+        res[kind] = dict(distance=round(c.distance, 3), low=round(low, 3), high=round(high, 3), pieces=len(c.mine), figures=figures_of(c))
+        if len(c.draws)==len(first[kind].draws):
+            res[kind]['less'] = [round(float(x), 3) for x in (first[kind].distance-c.distance, *interval(first[kind].far(first[kind].draws)-c.far(c.draws)))]
+    return res
+
+def draw_rolls(sets, path):
+    "Some pieces of each kind, those of the first seeds"
+    from matplotlib.figure import Figure
+    fig = Figure(figsize=(12, 2.2*len(sets)), layout='constrained')
+    for axes,(name,scores) in zip(fig.subplots(len(sets), 3, squeeze=False), sets.items()):
+        for ax,s in zip(axes, scores):
+            s.plot(ax, legend=False)
+            ax.set_title(name, fontsize=8)
+    fig.savefig(path, dpi=100)
+
+def nearest(done): return min(done, key=lambda o: np.mean([c.distance for c in o[1].values()]))
+
+@call_parse
+def main(
+    data: str,        # Corpus, or a folder of MIDI files
+    run: str = None,  # A run of meloformer train, or a checkpoint (default: the model that comes along)
+    out: str = 'sampling', # Folder where pieces and pictures are kept
+    pieces: int = 24, # For each setting, from nothing and as many over real frames
+    bars: int = 16,   # Length of each
+    real: int = 150,  # Real pieces
+    minutes: float = 1e9 # Begin no other setting after so long
+):
+    "Compare settings"
+    torch.set_num_threads(1)
+    start,out,ckpt = time.time(),Path(out),find_checkpoint(run)
+    model,hid = MeloFormer.load(ckpt),HID.load(ckpt)
+    out.mkdir(parents=True, exist_ok=True)
+    weights = hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12]
+    tokens = heard(hid, data, real, bars)
+    music,frames = [Piece.from_tokens(hid, t) for t in tokens],[frame_of(hid, t) for t in tokens[:pieces]]
+    floor,done,told = None,[],[t.tolist() for t in tokens[:pieces]]
+    def measure(sampling, lean, rest):
+        nonlocal floor
+        asks,setting,found = ask_all(frames, bars, sampling, lean, rest),dict(sampling=sampling, lean=lean, rest=rest),{}
+        paths = {k: out/f'{k}-{digest(weights, bars, sampling, k=="asked" and (lean, rest), told)}.npz' for k in asks}
+        if time.time()-start > 60*minutes and not all(p.exists() for p in paths.values()): return
+        for kind,own in asks.items():
+            wrote = written(model, hid, own, paths[kind])
+            found[kind] = beside(hid, wrote, music, bars, floor)
+            if floor is None: floor = found[kind].floor
+        done.append((setting, found, wrote))
+        print(setting, {k: round(c.distance, 2) for k,c in found.items()}, flush=True)
+    for s in tqdm(NUCLEI, desc='nuclei and temperatures', disable=None): measure(s, **HARMONY[0])
+    best = nearest(done)[0]['sampling']
+    for h in tqdm(HARMONY[1:], desc='lean and rest', disable=None): measure(best, **h)
+    setting,found,wrote = nearest(done)
+    draw_figures({'0.3.0': done[0][1]['asked'], 'nearest': found['asked']}).figure.savefig(out/'figures.png', dpi=100)
+    draw_rolls({'real': [hid.decode(t) for t in tokens[:3]], '0.3.0': [hid.decode(t) for t in done[0][2][:3]], 'nearest': [hid.decode(t) for t in wrote[:3]]}, out/'rolls.png')
+    report('sampling', command='python benchmarks/sampling.py DATA', size=f'{sum(p.numel() for p in model.parameters())/1e6:.1f} M parameters', weights=weights, data=Path(data).name,
+        bars=bars, real=len(music), halves=round(float(found['asked'].by_half.mean()), 3), nearest=setting, rows=[row(s, f, done[0][1]) for s,f,_ in done])
