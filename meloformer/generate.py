@@ -323,11 +323,12 @@ def compose_loop(
     return np.append(tokens[:bar_starts(hid, tokens)[n]], tokens[-1:])
 
 @patch
-def ended(self:Score) -> Score:
-    "The same notes, but none sounds beyond the last bar line"
-    bars = self.bars()
-    notes,end = self.notes.copy(),int(bars['onset'][-1]+bars['length'][-1])
-    notes['duration'] = np.minimum(notes['duration'], end-notes['onset'])
+def ended(self:Score,
+    until: int # Tick
+) -> Score:
+    "The same notes, but none sounds longer"
+    notes = self.notes.copy()
+    notes['duration'] = np.minimum(notes['duration'], until-notes['onset'])
     return replace(self, notes=notes)
 
 # %% ../nbs/22_generate.ipynb #3fa35eef
@@ -407,7 +408,7 @@ def written(
     else: tokens = np.array(list(compose(model, hid, ask, seed, **kw)))
     score = hid.decode(answered(hid, ask, tokens) if ask.blanks is not None else tokens)
     score.chords = [(o, name_chord(LABELS.index(c))) for o,c in score.chords]
-    return score.ended() if loop else score
+    return score.ended(bar_ticks(hid.decode_grid(tokens)[0].bars, hid.positions_per_beat).sum()) if loop else score
 
 # %% ../nbs/22_generate.ipynb #6786bda8
 def sections(

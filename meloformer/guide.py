@@ -66,7 +66,7 @@ def make_dials(
 ) -> np.ndarray: # temperature, top_p, top_k by `SETTINGS`, shape (3, 12); temperatures are above 0
     "The dials of the sampler"
     res = np.stack([parse_dial(k, v) for k,v in dict(temperature=temperature, top_p=top_p, top_k=top_k).items()])
-    if (res[0, 2:]==0).all(): res[0, 0] = 0
+    if not res[0, 2:].any(): res[:, 2:],res[0, 0] = [[1], [1], [0]],0 # the likeliest of all, whatever its kind
     zero = res[0]==0
     res[0, zero],res[2, zero] = 1,1
     return res
