@@ -12,15 +12,15 @@ from statistics import mean
 import torch
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
-import meloformer.model
+import meloformer.net.model
 from report import report
-from meloformer.corpus import Corpus
-from meloformer.masks import PRESETS, RR, RS, SR, SS, bars_back, causal, near_bars, occupancy, same_bar, same_document, same_instrument
-from meloformer.model import HEAD, Config, MeloFormer, batch_ids
-from meloformer.packing import Packs, Window, reader, stack
-from meloformer.optim import lr_at, make_optimizer
-from meloformer.ranks import Ranks
-from meloformer.train import batcher, train_step, validate
+from meloformer.data.corpus import Corpus
+from meloformer.net.masks import PRESETS, RR, RS, SR, SS, bars_back, causal, near_bars, occupancy, same_bar, same_document, same_instrument
+from meloformer.net.model import HEAD, Config, MeloFormer, batch_ids
+from meloformer.data.packing import Packs, Window, reader, stack
+from meloformer.training.optim import lr_at, make_optimizer
+from meloformer.training.ranks import Ranks
+from meloformer.training.train import batcher, train_step, validate
 
 law,summaries = causal & same_document,RS | SR & same_bar | SS
 RULES = dict(
@@ -52,8 +52,8 @@ def flops(model, ids):
 def train(corpus, max_seq_len, budget, steps, lr, seed, mask='meloformer', two_pass=False, turn=None):
     "Bits a note on validation, and what was spent"
     PRESETS.update({k: v.named(k, f'{k}.') for k,v in RULES.items()})
-    own = meloformer.model.rotary
-    if turn: meloformer.model.rotary = turn
+    own = meloformer.net.model.rotary
+    if turn: meloformer.net.model.rotary = turn
     torch.manual_seed(seed)
     cfg = Config(width=128, layers=4, heads=2, kv_heads=2, vocab_size=len(Corpus(corpus).hid), mask=mask, two_pass=two_pass)
     model,window,ranks = MeloFormer(cfg),Window(max_seq_len),Ranks('cpu')
@@ -66,7 +66,7 @@ def train(corpus, max_seq_len, budget, steps, lr, seed, mask='meloformer', two_p
         tokens += train_step(model, optimizer, [next(batches)], ranks)[1]
     took = time.perf_counter()-start
     bits = validate(model, val, ranks)['bits']
-    meloformer.model.rotary = own
+    meloformer.net.model.rotary = own
     return dict(bits_per_note=round(bits, 3), gigaflops_a_window=round(each/1e9, 2), steps=steps, tokens=tokens, seconds=round(took))
 
 @call_parse

@@ -11,11 +11,11 @@ import torch
 from fastcore.script import call_parse
 from report import report
 from rivals import RIVALS
-from meloformer.attention import GatherPlan, attend
-from meloformer.corpus import Corpus
-from meloformer.masks import block_lists, occupancy, preset
-from meloformer.model import HEAD, batch_ids, config
-from meloformer.packing import Packs, Window, stack
+from meloformer.net.attention import GatherPlan, attend
+from meloformer.data.corpus import Corpus
+from meloformer.net.masks import block_lists, occupancy, preset
+from meloformer.net.model import HEAD, batch_ids, config
+from meloformer.data.packing import Packs, Window, stack
 
 KINDS = dict(gather=GatherPlan, **RIVALS)
 
@@ -58,7 +58,7 @@ def main(
     corpus: str,          # Folder made by meloformer prepare
     lengths: str = '2048 4096 8192 16384', # Places in a window
     size: str = 'small',  # The model size whose heads are taken
-    mask: str = 'meloformer', # Preset of meloformer.masks
+    mask: str = 'meloformer', # Preset of meloformer.net.masks
     repeats: int = 5,     # Rounds that count
     one: str = ''         # For its own use: measure this and print it
 ):

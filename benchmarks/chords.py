@@ -1,4 +1,4 @@
-"""Accuracy and speed of `meloformer.chords.recognise` against human-corrected chords, beside chorder and music21
+"""Accuracy and speed of `meloformer.music.chords.recognise` against human-corrected chords, beside chorder and music21
 
     python benchmarks/chords.py DIR_OF_POP909_CL [--few 40] [--bands DIR_OF_BANDS]
 
@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.script import call_parse
 from report import report
-from meloformer.chords import *
-from meloformer.score import *
+from meloformer.music.chords import *
+from meloformer.music.score import *
 
 COMMON = 'maj min dim 7 maj7 min7 sus4'.split()
 # How the others are reduced. A sus2 is the sus4 on its fifth.

@@ -3,7 +3,7 @@
     python benchmarks/control.py RUN CORPUS [--seeds 3] [--device cuda]
 
 A dozen progressions, each with players of its own, are typed and written with several seeds, all else as `meloformer generate` has it. How well the notes keep to them is measured in two
-ways (`meloformer.evaluate`): by the recogniser of chords, which hears only the notes, and by the share of what sounds that belongs to the
+ways (`meloformer.judging.evaluate`): by the recogniser of chords, which hears only the notes, and by the share of what sounds that belongs to the
 chord; `chance` is the same music held against the other progressions, `real` music of the validation split against its own chords.
 Then 100 pieces in all are checked to be music, and what was written is searched for in the training split, in any key, beside validation pieces, which
 the model has not seen. Pieces are kept in --out, so that the same command goes on where it was stopped.
@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from fastcore.script import call_parse
 from report import report
-from meloformer.corpus import Corpus
-from meloformer.evaluate import HARMONY, control, copies, frame_of, kept, legal, memorised, opening, write_all
-from meloformer.generate import wish
-from meloformer.guide import Ask
-from meloformer.hid import HID
-from meloformer.model import MeloFormer
-from meloformer.runs import find_checkpoint
+from meloformer.data.corpus import Corpus
+from meloformer.judging.evaluate import HARMONY, control, copies, frame_of, kept, legal, memorised, opening, write_all
+from meloformer.writing.generate import wish
+from meloformer.writing.constraints import Ask
+from meloformer.tokens.hid import HID
+from meloformer.net.model import MeloFormer
+from meloformer.training.log import find_checkpoint
 
 BAND,QUARTET = 'piano, fretless bass, drums','violin, violin, viola, cello'
 TYPED = [('Am F C G', BAND, '4/4', 120), ('C G Am F', 'acoustic guitar, acoustic bass, drums', '4/4', 100), ('Dm7 G7 Cmaj7 Cmaj7', 'piano, acoustic bass, drums', '4/4', 140),

@@ -1,4 +1,4 @@
-"""What `meloformer.cost` predicts beside what is measured: seconds and peak memory of a training step
+"""What `meloformer.budget.cost` predicts beside what is measured: seconds and peak memory of a training step
 
 python benchmarks/cost.py CORPUS [--sizes "tiny small"] [--lengths "1024 2048 4096 8192"]
 
@@ -15,13 +15,13 @@ import torch
 from fastcore.script import call_parse
 from report import earlier, head, report
 from torch.utils._pytree import tree_leaves
-from meloformer.corpus import Corpus
-from meloformer.cost import StandIn, allocated, memory, step_work
-from meloformer.model import MeloFormer, config
-from meloformer.optim import make_optimizer
-from meloformer.packing import Packs, Window
-from meloformer.ranks import Ranks
-from meloformer.train import batcher, train_step
+from meloformer.data.corpus import Corpus
+from meloformer.budget.cost import StandIn, allocated, memory, step_work
+from meloformer.net.model import MeloFormer, config
+from meloformer.training.optim import make_optimizer
+from meloformer.data.packing import Packs, Window
+from meloformer.training.ranks import Ranks
+from meloformer.training.train import batcher, train_step
 
 def measure(corpus, cell, repeats):
     "One cell"
@@ -77,7 +77,7 @@ def table(rows):
 def main(
     corpus: str,          # Folder made by meloformer prepare
     sizes: str = 'tiny small', # Model sizes
-    masks: str = 'meloformer sliding dense', # Presets of meloformer.masks
+    masks: str = 'meloformer sliding dense', # Presets of meloformer.net.masks
     lengths: str = '1024 2048 4096 8192', # Places in a window
     more: str = 'tiny,meloformer,2048,gather,muon,0 small,meloformer,2048,gather,muon,0 small,meloformer,4096,gather,adamw,1 tiny,meloformer,1024,compiled,adamw,0 tiny,meloformer,4096,compiled,adamw,0 tiny,meloformer,4096,compiled,adamw,1 small,meloformer,2048,compiled,muon,0 small,meloformer,2048,compiled,adamw,1', # Other cells: size, mask, length, gather or compiled, optimizer, checkpointing
     repeats: int = 3,     # Steps that count

@@ -14,9 +14,9 @@ from fastcore.script import call_parse
 from miditok import REMI, TokenizerConfig
 from symusic import Score as SymScore
 from report import report
-from meloformer.corpus import find_midi
-from meloformer.hid import HID
-from meloformer.score import MidiError, Score
+from meloformer.data.corpus import find_midi
+from meloformer.tokens.hid import HID
+from meloformer.music.score import MidiError, Score
 
 def readable(path):
     try: return len(Score.read(path).notes)

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from fastcore.script import Param, call_parse
 from report import earlier, head, report
-from meloformer.generate import Writer, _compiled_think, compose, think
-from meloformer.cache import Cache
-from meloformer.guide import Ask
-from meloformer.hid import HID
-from meloformer.masks import FIELDS, toy_ids
-from meloformer.model import MeloFormer
-from meloformer.runs import find_checkpoint
+from meloformer.writing.generate import Writer, _compiled_think, compose, think
+from meloformer.net.cache import Cache
+from meloformer.writing.constraints import Ask
+from meloformer.tokens.hid import HID
+from meloformer.net.masks import FIELDS, toy_ids
+from meloformer.net.model import MeloFormer
+from meloformer.training.log import find_checkpoint
 
 def step_ms(model, hid, length, compiled, steps=200):
     "Median milliseconds of one step after so many tokens, and the entries that it may read"

@@ -15,13 +15,13 @@ import torch
 from fastcore.script import call_parse
 from report import report
 from rivals import CausalPlan
-from meloformer.attention import attend, make_plan, no_dense_fallback
-from meloformer.cards import CARDS, ONE_CORE, SHARES, card_speed, find_card
-from meloformer.masks import FIELDS, PRESETS, block_lists, occupancy, preset, toy_ids
-from meloformer.cache import Cache
-from meloformer.model import HEAD, Config, MeloFormer, config, leaks, losses, shake
-from meloformer.profile import Job, _trial, job_work, machine, predict_memory, predict_seconds
-from meloformer.runs import compiled_for, read_compiled, write_compiled
+from meloformer.net.attention import attend, make_plan, no_dense_fallback
+from meloformer.budget.hardware import CARDS, ONE_CORE, SHARES, card_speed, find_card
+from meloformer.net.masks import FIELDS, PRESETS, block_lists, occupancy, preset, toy_ids
+from meloformer.net.cache import Cache
+from meloformer.net.model import HEAD, Config, MeloFormer, config, leaks, losses, shake
+from meloformer.budget.profile import Job, _trial, job_work, machine, predict_memory, predict_seconds
+from meloformer.training.log import compiled_for, read_compiled, write_compiled
 
 GOALS = {('small', 8192): 1.5e6, ('base', 8192): 350e3, ('large', 8192): 100e3, ('large', 16384): 80e3} # tokens a second that an H100 should reach
 CUDA = torch.cuda.is_available()

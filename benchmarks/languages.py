@@ -18,13 +18,13 @@ from fastcore.script import call_parse
 from torch import nn
 from tqdm.auto import tqdm
 from report import report
-from meloformer.chords import recognise
-from meloformer.corpus import find_midi
-from meloformer.grid import DRUMS, TICKS, Grid, bar_ticks
-from meloformer.grid import _follow
-from meloformer.hid import HID, _bar_chords
-from meloformer.model import rotate
-from meloformer.score import MidiError, Score, Track
+from meloformer.music.chords import recognise
+from meloformer.data.corpus import find_midi
+from meloformer.music.grid import DRUMS, TICKS, Grid, bar_ticks
+from meloformer.music.grid import _follow
+from meloformer.tokens.hid import HID, _bar_chords
+from meloformer.net.model import rotate
+from meloformer.music.score import MidiError, Score, Track
 try: import pyppmd
 except ImportError: pyppmd = None
 

@@ -10,10 +10,10 @@ import threading
 import numpy as np
 from fastcore.script import call_parse
 from report import earlier, head, report
-from meloformer.generate import Ask
-from meloformer.live import STOP, Inbox, Performer, Tape, Thinker, served_first
-from meloformer.model import MeloFormer
-from meloformer.runs import find_checkpoint
+from meloformer.writing.generate import Ask
+from meloformer.apps.live import STOP, Inbox, Performer, Tape, Thinker, served_first
+from meloformer.net.model import MeloFormer
+from meloformer.training.log import find_checkpoint
 
 def first_bar(thinker, inbox, seed):
     "Seconds from a question to its first bar"

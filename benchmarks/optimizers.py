@@ -25,7 +25,7 @@ def main(
     def run(kind, lr, seed):
         to = Path(out)/f'{size}-{max_seq_len}-{steps}-{kind}-{lr}-{seed}'
         flags = dict(data=corpus, out=to, model_size=size, max_seq_len=max_seq_len, batch_size=1, gradient_accumulation_steps=1, num_workers=0, steps=steps, optimizer=kind, lr=lr, seed=seed, val_every=max(1, steps//4), save_every=steps, sample_bars=0)
-        subprocess.run([sys.executable, '-m', 'meloformer.cli', 'train', *(str(x) for k,v in flags.items() for x in (f'--{k}', v))], check=True, stdout=subprocess.DEVNULL, env=os.environ|dict(OMP_NUM_THREADS='1'))
+        subprocess.run([sys.executable, '-m', 'meloformer.apps.cli', 'train', *(str(x) for k,v in flags.items() for x in (f'--{k}', v))], check=True, stdout=subprocess.DEVNULL, env=os.environ|dict(OMP_NUM_THREADS='1'))
         rows = [json.loads(o) for o in (to/'log.jsonl').read_text().splitlines()]
         res = dict(optimizer=kind, lr=lr, seed=seed, bits={o['step']: round(o['val_bits'], 3) for o in rows if 'val_bits' in o}, seconds=round(rows[-1].get('seconds', rows[-2].get('seconds', 0))))
         print(res, flush=True)

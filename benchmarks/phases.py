@@ -18,7 +18,7 @@ def memory(pid):
 def train(flags, run, last):
     "Figures of each phase, and of the whole, which is stopped at step `last`"
     start,first,peak,log = time.perf_counter(),None,{},run/'log.jsonl'
-    p = subprocess.Popen([sys.executable, '-m', 'meloformer.cli', 'train', *(str(x) for k,v in flags.items() for x in ((f'--{k}',) if v is True else (f'--{k}', v)))], stdout=subprocess.DEVNULL)
+    p = subprocess.Popen([sys.executable, '-m', 'meloformer.apps.cli', 'train', *(str(x) for k,v in flags.items() for x in ((f'--{k}',) if v is True else (f'--{k}', v)))], stdout=subprocess.DEVNULL)
     phase,asked = 0,False
     while p.poll() is None:
         time.sleep(.05)

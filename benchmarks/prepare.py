@@ -10,13 +10,13 @@ from pathlib import Path
 from statistics import median
 from fastcore.script import call_parse
 from report import report
-from meloformer.corpus import find_midi
+from meloformer.data.corpus import find_midi
 
 def prepare(files, workers, where):
     "Seconds, and gigabytes of the largest process"
     (where/'list.txt').write_text('\n'.join(files))
     out,start = where/f'{time.time_ns()}',time.perf_counter()
-    p = subprocess.Popen([sys.executable, '-m', 'meloformer.cli', 'prepare', str(where/'list.txt'), str(out), '--workers', str(workers)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ|dict(OMP_NUM_THREADS='1'))
+    p = subprocess.Popen([sys.executable, '-m', 'meloformer.apps.cli', 'prepare', str(where/'list.txt'), str(out), '--workers', str(workers)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ|dict(OMP_NUM_THREADS='1'))
     _,status,used = os.wait4(p.pid, 0)
     assert status==0
     return time.perf_counter()-start,used.ru_maxrss/1e6

@@ -8,10 +8,10 @@ from statistics import median
 import torch
 from fastcore.script import call_parse
 from report import report
-from meloformer.corpus import Corpus
-from meloformer.model import MeloFormer, config
-from meloformer.packing import Packs, Window
-from meloformer.train import batcher
+from meloformer.data.corpus import Corpus
+from meloformer.net.model import MeloFormer, config
+from meloformer.data.packing import Packs, Window
+from meloformer.training.train import batcher
 
 @call_parse
 def main(

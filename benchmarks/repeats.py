@@ -7,7 +7,7 @@ it there is the guess. Shares of tokens by the length that was found, and how of
 import numpy as np
 from fastcore.script import call_parse
 from report import report
-from meloformer.corpus import Corpus
+from meloformer.data.corpus import Corpus
 
 LENGTHS = 16,8,4,2
 

@@ -1,7 +1,7 @@
 "Other ways to attend, to be timed beside ours: plans that a model takes in place of its own"
 import torch
 import torch.nn.functional as F
-from meloformer.attention import Plan
+from meloformer.net.attention import Plan
 
 class CausalPlan(Plan):
     "Every position reads all before it, whatever the rule says: PyTorch's own kernel, not a model to be trained"

@@ -8,9 +8,9 @@ import numpy as np
 from fastcore.script import Param, call_parse
 from tqdm.auto import tqdm
 from report import report
-from meloformer.corpus import find_midi
-from meloformer.grid import Grid
-from meloformer.score import MidiError, Score
+from meloformer.data.corpus import find_midi
+from meloformer.music.grid import Grid
+from meloformer.music.score import MidiError, Score
 
 def errors(scores, ppb):
     "One row of the table"

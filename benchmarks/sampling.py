@@ -3,7 +3,7 @@
     python benchmarks/sampling.py DATA [--run RUN] [--pieces 24] [--bars 16] [--minutes 15]
 
 DATA is a corpus, of which the validation split counts, or a folder of MIDI that the model was not trained on. Pieces are written from nothing and over the
-chords, players, meters and tempos of real pieces, with the same seeds for every setting, and all figures of `meloformer.figures` are set beside those of the
+chords, players, meters and tempos of real pieces, with the same seeds for every setting, and all figures of `meloformer.judging.figures` are set beside those of the
 real ones: their differences in units of what halves of the real music differ by, their mean the distance. First the nuclei and temperatures; then, with the
 nearest of them, how far notes lean to typed chords and how long players may rest. What is written is kept in --out, so that the same command goes on where it
 was stopped; --minutes ends it after the setting at hand, and the table has the settings that are there. Pictures lie in --out, too.
@@ -16,18 +16,18 @@ import torch
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
 from report import report
-from meloformer.compare import compare, draw_figures, interval, rows
-from meloformer.corpus import Corpus, find_midi
-from meloformer.evaluate import frame_of, opening
-from meloformer.figures import Piece
-from meloformer.generate import compose_many
-from meloformer.guide import Ask
-from meloformer.hid import HID
-from meloformer.midi import MidiError
-from meloformer.model import MeloFormer
-from meloformer.rules import chord_tones
-from meloformer.runs import find_checkpoint
-from meloformer.score import Score
+from meloformer.judging.compare import compare, draw_figures, interval, rows
+from meloformer.data.corpus import Corpus, find_midi
+from meloformer.judging.evaluate import frame_of, opening
+from meloformer.judging.figures import Piece
+from meloformer.writing.generate import compose_many
+from meloformer.writing.constraints import Ask
+from meloformer.tokens.hid import HID
+from meloformer.music.midi import MidiError
+from meloformer.net.model import MeloFormer
+from meloformer.writing.rules import chord_tones
+from meloformer.training.log import find_checkpoint
+from meloformer.music.score import Score
 
 FIRST = dict(top_p='all .9') # of version 0.3.0: the nucleus over all tokens at once
 NUCLEI = [FIRST, dict(top_p=1), dict(top_p=.9), dict(top_p=.95), dict(top_p='pitch .9'), dict(top_p='pitch .95'), dict(top_p='pitch .9, velocity .95, chord .95'),

@@ -11,12 +11,12 @@ from statistics import median
 from fastcore.script import call_parse
 from report import earlier, head, report
 from rivals import RIVALS
-from meloformer.corpus import Corpus
-from meloformer.model import MeloFormer, config
-from meloformer.packing import Packs, Window
-from meloformer.optim import make_optimizer
-from meloformer.ranks import Ranks
-from meloformer.train import batcher, train_step
+from meloformer.data.corpus import Corpus
+from meloformer.net.model import MeloFormer, config
+from meloformer.data.packing import Packs, Window
+from meloformer.training.optim import make_optimizer
+from meloformer.training.ranks import Ranks
+from meloformer.training.train import batcher, train_step
 
 def measure(corpus, size, length, repeats, kinds, checkpointing):
     "Seconds of each step of each kind, and peak memory in GB"

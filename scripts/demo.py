@@ -31,7 +31,7 @@ STEPS = [
 def argv(command):
     "The command with this interpreter, whether or not its environment is active"
     name,*args = shlex.split(command)
-    return [sys.executable, *(['-m', 'meloformer.cli'] if name=='meloformer' else []), *args]
+    return [sys.executable, *(['-m', 'meloformer.apps.cli'] if name=='meloformer' else []), *args]
 
 def remove(path):
     if path.is_dir(): shutil.rmtree(path)

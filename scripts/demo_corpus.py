@@ -13,7 +13,7 @@ from zlib import crc32
 import numpy as np
 from fastcore.script import call_parse
 from tqdm import tqdm
-from meloformer.score import METER, NOTE, TEMPO, Score, Track, columns
+from meloformer.music.score import METER, NOTE, TEMPO, Score, Track, columns
 
 WORKS = 'bach/bwv*.mxl haydn/opus*/*.mxl mozart/k80/*.mxl mozart/k15?/*.mxl mozart/k458/*.mxl beethoven/opus18*.mxl beethoven/opus18*/*.mxl'.split()
 # a piece for piano, and encodings with bars that are longer than their meter

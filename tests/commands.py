@@ -18,7 +18,7 @@ def _run(ends, args, env, cwd, most):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     sys.argv = ['meloformer', *args]
-    from meloformer.cli import main
+    from meloformer.apps.cli import main
     main()
 
 class Command:

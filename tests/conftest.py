@@ -48,7 +48,7 @@ def midi_folder(pytestconfig):
 @pytest.fixture(scope='session')
 def corpus_folder(midi_folder, tmp_path_factory):
     "Sixty of those files as a prepared corpus"
-    from meloformer.corpus import build
+    from meloformer.data.corpus import build
     tmp = tmp_path_factory.mktemp('corpus')
     (tmp/'files.txt').write_text('\n'.join(map(str, sorted(midi_folder.glob('*.mid'))[:60])))
     build(tmp/'files.txt', tmp/'data', val_share=.1, progress=False)

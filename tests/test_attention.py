@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch._dynamo.testing import CompileCounter
 from torch.nn.attention.flex_attention import create_mask
-from meloformer.attention import DensePlan, FlexPlan, GatherPlan, TwoPassPlan, attend, plan_passes
-from meloformer.masks import NO_PROGRAM, PRESETS, make_ids, occupancy, preset, toy_ids, two_passes
-from meloformer.model import Config, MeloFormer, shake
+from meloformer.net.attention import DensePlan, FlexPlan, GatherPlan, TwoPassPlan, attend, plan_passes
+from meloformer.net.masks import NO_PROGRAM, PRESETS, make_ids, occupancy, preset, toy_ids, two_passes
+from meloformer.net.model import Config, MeloFormer, shake
 
 RULES = [*PRESETS, 'meloformer-SS', 'meloformer-RS-SR', 'meloformer-RR', 'museformer-SS']
 BACKENDS = {'dense': DensePlan, 'gather': GatherPlan}

@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 from commands import Command, command
 from conftest import hears, same_folders
-from meloformer.cli import run
-from meloformer.corpus import Limits, encode_file
-from meloformer.hid import HID
-from meloformer.model import Config, MeloFormer
-from meloformer.score import Score
-from meloformer.runs import checkpoints, save_checkpoint
+from meloformer.apps.cli import run
+from meloformer.data.corpus import Limits, encode_file
+from meloformer.tokens.hid import HID
+from meloformer.net.model import Config, MeloFormer
+from meloformer.music.score import Score
+from meloformer.training.log import checkpoints, save_checkpoint
 
 root = Path(__file__).resolve().parent.parent
 
@@ -110,7 +110,7 @@ def test_wrong_words(fails, corpus_folder, tmp_path, ckpt):
 def test_window_shorter_than_a_bar(midi_folder, tmp_path, fails):
     "A bar of more than 192 tokens"
     import numpy as np
-    from meloformer.score import NOTE, Track, columns
+    from meloformer.music.score import NOTE, Track, columns
     n = 780
     Score(480, columns(NOTE, onset=np.arange(n)*1920//200, duration=40, pitch=40+np.arange(n)*7%40, velocity=1+np.arange(n)*31%120), [Track()]).write(tmp_path/'midi/dense.mid')
     assert run('prepare', [str(tmp_path/'midi'), str(tmp_path/'data'), '--workers', '0', '--val_share', '0', '--min_seconds', '1', '--min_beats', '4', '--min_grid', '-1']) == 0
@@ -188,7 +188,7 @@ def interrupted(when, *args):
 
 def test_ctrl_c_at_once(corpus_folder, tmp_path):
     "While the libraries are still being loaded"
-    p = subprocess.Popen([sys.executable, '-m', 'meloformer.cli', 'train', '--data', str(corpus_folder), '--out', str(tmp_path/'run')], stderr=subprocess.PIPE, text=True, preexec_fn=hears)
+    p = subprocess.Popen([sys.executable, '-m', 'meloformer.apps.cli', 'train', '--data', str(corpus_folder), '--out', str(tmp_path/'run')], stderr=subprocess.PIPE, text=True, preexec_fn=hears)
     time.sleep(1)
     p.send_signal(signal.SIGINT)
     err = p.communicate(timeout=1200)[1]
@@ -197,7 +197,7 @@ def test_ctrl_c_at_once(corpus_folder, tmp_path):
 def test_ctrl_c_while_saving(tmp_path, ckpt, monkeypatch):
     "A second Ctrl-C stops the writing, too"
     def interrupt(*_, **__): raise KeyboardInterrupt
-    monkeypatch.setattr('meloformer.runs.torch.save', interrupt)
+    monkeypatch.setattr('meloformer.training.log.torch.save', interrupt)
     model = MeloFormer.load(ckpt)
     with pytest.raises(KeyboardInterrupt): save_checkpoint(tmp_path/'run', model, HID(), model.state_dict(), dict(step=1))
     assert not list((tmp_path/'run').iterdir())
@@ -225,6 +225,6 @@ def test_ctrl_c(midi_folder, corpus_folder, tmp_path, ckpt):
 @pytest.mark.parametrize('buffered', ('', '1'))
 def test_a_reader_that_has_seen_enough(buffered, midi_folder):
     "`meloformer … | head` is no error, whether lines are kept back or not"
-    p = subprocess.Popen([sys.executable, '-m', 'meloformer.cli', 'check', str(min(midi_folder.iterdir())), '--workers', '0'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ|dict(PYTHONUNBUFFERED=buffered))
+    p = subprocess.Popen([sys.executable, '-m', 'meloformer.apps.cli', 'check', str(min(midi_folder.iterdir())), '--workers', '0'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ|dict(PYTHONUNBUFFERED=buffered))
     p.stdout.close()
     assert p.wait(1200)==0 and p.stderr.read()==b''

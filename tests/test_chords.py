@@ -1,8 +1,8 @@
 "Known chords, played in the textures of real music"
 import numpy as np
 import pytest
-from meloformer.chords import *
-from meloformer.score import Score
+from meloformer.music.chords import *
+from meloformer.music.score import Score
 
 def nearest(label):
     "The chord tone nearest to each MIDI pitch, the lower of two"

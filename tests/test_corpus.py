@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from commands import Command, command
 from conftest import same_folders
-from meloformer import corpus
-from meloformer.corpus import Corpus, build, encode_file
-from meloformer.hid import HID
-from meloformer.score import NOTE, TEMPO, Score, Track, columns
+from meloformer.data import corpus
+from meloformer.data.corpus import Corpus, build, encode_file
+from meloformer.tokens.hid import HID
+from meloformer.music.score import NOTE, TEMPO, Score, Track, columns
 
 @pytest.fixture(scope='module')
 def whole(midi_folder, tmp_path_factory):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import demo, demo_corpus
 from demo import Step, run_steps
-from meloformer.score import Score
+from meloformer.music.score import Score
 
 def test_corpus(midi_folder):
     files = sorted(midi_folder.glob('*.mid'))

@@ -4,9 +4,9 @@ from functools import partial
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from meloformer.edit import *
-from meloformer.hid import HID, random_walk
-from meloformer.score import METER, NOTE, Score, Track
+from meloformer.tokens.edit import *
+from meloformer.tokens.hid import HID, random_walk
+from meloformer.music.score import METER, NOTE, Score, Track
 from test_round_trip import scores
 
 HIDS = {p: HID(p) for p in (4, 8, 12, 24, 48)}

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 from commands import Command, command
-from meloformer.cli import run as cli
-from meloformer.chords import LABELS, QUALITIES, chord_pitches, parse_progression
-from meloformer.corpus import Corpus
-from meloformer.evaluate import CHECKS, LINE, asked_bars, asked_chords, bar_contents, bar_similarity, by_chance, chord_tones, chords_heard, control, describe, distance, frame_of, kept, lines, memorised, opening, steps, table
-from meloformer.guide import Ask
-from meloformer.grid import DRUMS, TICKS, Grid, bar_ticks
-from meloformer.hid import HID, random_walk
-from meloformer.model import Config, MeloFormer
-from meloformer.score import NOTE, Score, Track, columns
+from meloformer.apps.cli import run as cli
+from meloformer.music.chords import LABELS, QUALITIES, chord_pitches, parse_progression
+from meloformer.data.corpus import Corpus
+from meloformer.judging.evaluate import CHECKS, LINE, asked_bars, asked_chords, bar_contents, bar_similarity, by_chance, chord_tones, chords_heard, control, describe, distance, frame_of, kept, lines, memorised, opening, steps, table
+from meloformer.writing.constraints import Ask
+from meloformer.music.grid import DRUMS, TICKS, Grid, bar_ticks
+from meloformer.tokens.hid import HID, random_walk
+from meloformer.net.model import Config, MeloFormer
+from meloformer.music.score import NOTE, Score, Track, columns
 
 HID24 = HID()
 

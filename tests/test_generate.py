@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import symusic
 import torch
-from meloformer.chords import parse_progression
-from meloformer.cache import Cache
-from meloformer.generate import answered, ask_for, compose, compose_form, compose_many, likelihood, parse_form, prompt_of, wish, written
-from meloformer.guide import Ask, Tracker, parse_instruments, piece_ids
-from meloformer.grid import DRUMS, TEMPOS
-from meloformer.hid import HID, random_walk
-from meloformer.masks import PRESETS
-from meloformer.model import Config, MeloFormer, shake
-from meloformer.rules import chords_in_scale, parse_rules
-from meloformer.score import Score
+from meloformer.music.chords import parse_progression
+from meloformer.net.cache import Cache
+from meloformer.writing.generate import answered, ask_for, compose, compose_form, compose_many, likelihood, parse_form, prompt_of, wish, written
+from meloformer.writing.constraints import Ask, Tracker, parse_instruments, piece_ids
+from meloformer.music.grid import DRUMS, TEMPOS
+from meloformer.tokens.hid import HID, random_walk
+from meloformer.net.masks import PRESETS
+from meloformer.net.model import Config, MeloFormer, shake
+from meloformer.writing.rules import chords_in_scale, parse_rules
+from meloformer.music.score import Score
 
 HID24 = HID()
 def model(mask='meloformer'):

@@ -3,8 +3,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 import numpy as np
 from hypothesis import HealthCheck, given, settings
-from meloformer.hid import EOS, HID, PITCH, Walk
-from meloformer.score import Score
+from meloformer.tokens.hid import EOS, HID, PITCH, Walk
+from meloformer.music.score import Score
 from test_round_trip import scores
 
 def noise_walk(hid, rng, noise):

@@ -4,12 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import slowness
-from meloformer import corpus
-from meloformer.corpus import build, encode_file, find_midi
-from meloformer.hid import HID
-from meloformer.midi import NOTICES, MidiError, clean, shown
-from meloformer.parallel import file_map
-from meloformer.score import Score, Track
+from meloformer.data import corpus
+from meloformer.data.corpus import build, encode_file, find_midi
+from meloformer.tokens.hid import HID
+from meloformer.music.midi import NOTICES, MidiError, clean, shown
+from meloformer.data.parallel import file_map
+from meloformer.music.score import Score, Track
 
 root = Path(__file__).resolve().parent.parent
 hid = HID()
@@ -304,7 +304,7 @@ def test_strange_names(strange, tmp_path):
     env = os.environ | dict(LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0', PYTHONIOENCODING='ascii', OMP_NUM_THREADS='1', PYTHONPATH=str(root))
     out = tmp_path/'out-🎵'
     for args in (['prepare', d, out, '--val_share', '0', '--workers', '1', '--min_seconds', '1'], ['check', d, '--workers', '0'], ['prepare', d/'new\nline.mid'/'none', out]):
-        res = subprocess.run([sys.executable, '-m', 'meloformer.cli', *map(os.fsencode, args)], capture_output=True, env=env, timeout=1200)
+        res = subprocess.run([sys.executable, '-m', 'meloformer.apps.cli', *map(os.fsencode, args)], capture_output=True, env=env, timeout=1200)
         assert (res.returncode == 0 or args[1] != d) and b'Traceback' not in res.stderr and b'\x1b' not in res.stdout+res.stderr.replace(b'\x1b[A', b''), res.stderr
     rows = [json.loads(o) for o in (out/'files.jsonl').read_text().splitlines()]
     assert {Path(o['path']).name for o in rows if o['reason'] != 'unreadable'} >= {o for o in names if o.isascii()}
@@ -328,7 +328,7 @@ def test_unreadable_folder(tmp_path, monkeypatch):
 
 BIG = '''
 import resource, sys, time
-from meloformer.score import MidiError, Score
+from meloformer.music.score import MidiError, Score
 for p in sys.argv[1:]:
     t = time.time()
     try: res = f'{len(Score.read(p).notes)} notes'
@@ -397,7 +397,7 @@ def test_an_error_of_ours_is_not_hidden(tmp_path):
 def _divide(n): return 1//n
 
 def test_pedal_on_the_command_line(tmp_path):
-    from meloformer.cli import run
+    from meloformer.apps.cli import run
     down = b''.join(b'\0\xb0\x40\x7f'+notes(4, first=40+5*i)+b'\0\xb0\x40\0' for i in range(9))
     (tmp_path/'in').mkdir()
     (tmp_path/'in/a.mid').write_bytes(smf(down+END))

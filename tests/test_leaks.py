@@ -2,11 +2,11 @@
 import numpy as np
 import pytest
 import torch
-from meloformer.corpus import Corpus
-from meloformer.masks import PRESETS
-from meloformer.model import Config, MeloFormer, batch_ids, losses, shake
-from meloformer.packing import IGNORE, Packs, Window, assemble, stack
-from meloformer.parts import Part, restated
+from meloformer.data.corpus import Corpus
+from meloformer.net.masks import PRESETS
+from meloformer.net.model import Config, MeloFormer, batch_ids, losses, shake
+from meloformer.data.packing import IGNORE, Packs, Window, assemble, stack
+from meloformer.tokens.infill import Part, restated
 
 WINDOW = Window(512)
 

@@ -3,13 +3,13 @@ import json, os, signal, subprocess, sys, threading, time
 from pathlib import Path
 import mido, numpy as np, pytest, torch
 from conftest import slowness
-from meloformer.cli import run
-from meloformer.edit import cut
-from meloformer.generate import Ask
-from meloformer.hid import HID, random_walk
-from meloformer.live import LATE, STOP, Inbox, Performer, Reader, Rehearsal, Tape, Thinker, Thought, call_score
-from meloformer.model import Config, MeloFormer, shake
-from meloformer.score import NOTE, Score, Track, columns
+from meloformer.apps.cli import run
+from meloformer.tokens.edit import cut
+from meloformer.writing.generate import Ask
+from meloformer.tokens.hid import HID, random_walk
+from meloformer.apps.live import LATE, STOP, Inbox, Performer, Reader, Rehearsal, Tape, Thinker, Thought, call_score
+from meloformer.net.model import Config, MeloFormer, shake
+from meloformer.music.score import NOTE, Score, Track, columns
 
 HID24 = HID()
 here = Path(__file__).parent
@@ -203,7 +203,7 @@ def test_command_loses_its_model(checkpoint, sent, capsys, monkeypatch):
         def __init__(self, *args):
             super().__init__(*args)
             after(8, sent, self.process.kill)
-    monkeypatch.setattr('meloformer.live.Thinker', Doomed)
+    monkeypatch.setattr('meloformer.apps.live.Thinker', Doomed)
     assert run('live', [str(checkpoint), *SHORT]) == 1
     assert "model's process has ended" in capsys.readouterr().err and rows(sent)[-1][1]=='control_change'
 
@@ -216,7 +216,7 @@ def test_command_answers(checkpoint, tmp_path, sent, capsys):
 def test_ctrl_c(checkpoint, sent):
     "As a terminal sends it: to all processes at once"
     env = os.environ | dict(PYTHONPATH=os.pathsep.join([str(here), str(here.parent), os.environ.get('PYTHONPATH', '')]))
-    p = subprocess.Popen([sys.executable, '-m', 'meloformer.cli', 'live', str(checkpoint), *SHORT], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    p = subprocess.Popen([sys.executable, '-m', 'meloformer.apps.cli', 'live', str(checkpoint), *SHORT], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while len(rows(sent)) < 8 and p.poll() is None: time.sleep(.05)
     at = time.time()
     os.killpg(p.pid, signal.SIGINT)

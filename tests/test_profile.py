@@ -4,14 +4,14 @@ from dataclasses import replace
 import pytest, torch
 from commands import Command
 from conftest import slowness
-from meloformer import cli
-from meloformer.cost import KINDS, MemoryLaw, Speed, StandIn, allocated, memory, step_work
-from meloformer.masks import toy_ids
-from meloformer.model import Config, MeloFormer, config, count_parameters, losses
-from meloformer.optim import make_optimizer
-from meloformer.profile import Job, confirm, longest, machine, measure, most_windows, music, need, predict_memory, shares
-from meloformer.runs import checkpoints
-from meloformer.train import read_phases, train
+from meloformer.apps import cli
+from meloformer.budget.cost import KINDS, MemoryLaw, Speed, StandIn, allocated, memory, step_work
+from meloformer.net.masks import toy_ids
+from meloformer.net.model import Config, MeloFormer, config, count_parameters, losses
+from meloformer.training.optim import make_optimizer
+from meloformer.budget.profile import Job, confirm, longest, machine, measure, most_windows, music, need, predict_memory, shares
+from meloformer.training.log import checkpoints
+from meloformer.training.train import read_phases, train
 
 SMALL = Config(width=128, layers=4, heads=2, kv_heads=1, vocab_size=128)
 
@@ -92,7 +92,7 @@ def test_confirm_never_answers_what_did_not_run():
 
 def test_batches_begin_at_the_length_that_ran(monkeypatch, capsys, tmp_path):
     "The table is tried row by row; the largest batch is sought from what was confirmed, not from what was predicted"
-    import meloformer.profile as m
+    import meloformer.budget.profile as m
     asked = []
     def confirmed(job, what, n, limit, step): asked.append((job.size, what, n)); return 5*1024,[]
     monkeypatch.setattr(m, 'limits', lambda limit, batches, **kw: [dict(size=s, checkpointing=False, longest=n, batch={512: n//512}) for s,n in (('tiny', 2048), ('xlarge', 0))])

@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from meloformer.cli import run
-from meloformer.grid import Grid
-from meloformer.hid import HID
-from meloformer.score import METER, NOTE, TEMPO, Score, Track
+from meloformer.apps.cli import run
+from meloformer.music.grid import Grid
+from meloformer.tokens.hid import HID
+from meloformer.music.score import METER, NOTE, TEMPO, Score, Track
 
 EXAMPLES = settings.default.max_examples # 100; 10,000 with --slow
 HIDS = {p: HID(p) for p in (4, 8, 12, 24, 48)}

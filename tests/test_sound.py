@@ -4,8 +4,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from urllib.request import urlopen
 import numpy as np, pytest
-from meloformer.score import NOTE, TEMPO, Score, Track, columns
-from meloformer.sound import Player, _read_wav
+from meloformer.music.score import NOTE, TEMPO, Score, Track, columns
+from meloformer.music.sound import Player, _read_wav
 
 browser = next(filter(None, map(shutil.which, ('chromium','chromium-browser','google-chrome','chrome'))), None)
 in_browser = pytest.mark.skipif(not browser, reason='needs Chromium')

@@ -3,10 +3,10 @@ import asyncio, base64, json, signal, socket, subprocess, sys, time
 from urllib.request import urlopen
 from tornado.websocket import websocket_connect
 from commands import Command
-from meloformer import cli
-from meloformer.edit import concat
-from meloformer.hid import HID
-from meloformer.score import Score
+from meloformer.apps import cli
+from meloformer.tokens.edit import concat
+from meloformer.tokens.hid import HID
+from meloformer.music.score import Score
 from test_sound import browser, in_browser, tune
 
 def free_port():

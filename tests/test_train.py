@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 from commands import Command, ctx
-from meloformer.corpus import Corpus
-from meloformer.generate import compose
-from meloformer.guide import Ask
-from meloformer.hid import HID
-from meloformer.model import SIZES, Config, MeloFormer
-from meloformer.optim import LEARNING_RATES, lr_at, make_optimizer
-from meloformer.packing import Packs, Window, assemble, reader
-from meloformer.parts import Part, attribute_tokens, attributes, bar_starts, parse_attributes
-from meloformer.ranks import Ranks
-from meloformer.runs import checkpoints, find_checkpoint, load_state
-from meloformer.score import NOTE, Score, Track
-from meloformer.train import batcher, train, train_step
+from meloformer.data.corpus import Corpus
+from meloformer.writing.generate import compose
+from meloformer.writing.constraints import Ask
+from meloformer.tokens.hid import HID
+from meloformer.net.model import SIZES, Config, MeloFormer
+from meloformer.training.optim import LEARNING_RATES, lr_at, make_optimizer
+from meloformer.data.packing import Packs, Window, assemble, reader
+from meloformer.tokens.infill import Part, attribute_tokens, attributes, bar_starts, parse_attributes
+from meloformer.training.ranks import Ranks
+from meloformer.training.log import checkpoints, find_checkpoint, load_state
+from meloformer.music.score import NOTE, Score, Track
+from meloformer.training.train import batcher, train, train_step
 
 ARGS = '--model_size tiny --max_seq_len 256 --batch_size 2 --gradient_accumulation_steps 2 --steps 16 --save_every 6 --val_every 8 --val_windows 2 --log_every 1 --num_workers 1 --sample_bars 1 --questions .5 --drop_players .2'.split()
 
@@ -49,7 +49,7 @@ def test_stopped_and_resumed(corpus_folder, whole, tmp_path, sig, at):
     assert rows(tmp_path/'run') == rows(whole)
 
 def test_monitor(whole, capsys):
-    from meloformer.cli import run
+    from meloformer.apps.cli import run
     assert run('monitor', [str(whole), '--as_json', '--price', '2']) == 0
     s = json.loads(capsys.readouterr().out)
     assert (s['state'], s['step'], s['steps'], s['phase'], s['skipped'], s['seconds_left']) == ('done', 16, 16, 3, 0, 0)
@@ -60,7 +60,7 @@ def test_monitor(whole, capsys):
 
 def test_the_best_is_remembered(corpus_folder, tmp_path, monkeypatch):
     "Also by a run that was stopped; and a damaged note of it does no harm"
-    import meloformer.train as tr
+    import meloformer.training.train as tr
     bits = iter([5., 6.])
     monkeypatch.setattr(tr, 'validate', lambda *_: dict(nats=1., bits=next(bits), bits_from={}))
     monkeypatch.setattr(tr.Trainer, 'report', lambda self, *_: self.state['step']==2 and signal.raise_signal(signal.SIGTERM))
@@ -86,12 +86,12 @@ def test_phases_read_the_plain_order(corpus_folder):
 RANKS = '''
 import sys, json, torch
 import torch.distributed as dist
-from meloformer.corpus import Corpus
-from meloformer.model import SIZES, Config, MeloFormer
-from meloformer.optim import make_optimizer
-from meloformer.packing import Packs, Window, reader
-from meloformer.ranks import Ranks, load_optimizer, load_weights, whole_optimizer, whole_weights
-from meloformer.train import batcher, train_step
+from meloformer.data.corpus import Corpus
+from meloformer.net.model import SIZES, Config, MeloFormer
+from meloformer.training.optim import make_optimizer
+from meloformer.data.packing import Packs, Window, reader
+from meloformer.training.ranks import Ranks, load_optimizer, load_weights, whole_optimizer, whole_weights
+from meloformer.training.train import batcher, train_step
 data,shard,kept = sys.argv[1:]
 torch.set_num_threads(1); torch.set_default_dtype(torch.float64); torch.manual_seed(0)
 ranks,window = Ranks('cpu'),Window(256)
@@ -188,7 +188,7 @@ def test_killed_anywhere(corpus_folder, tmp_path):
 
 def test_other_data(corpus_folder, midi_folder, tmp_path):
     "A run refuses data that have changed, unless it is told that they have"
-    from meloformer.corpus import build
+    from meloformer.data.corpus import build
     (tmp_path/'files.txt').write_text('\n'.join(map(str, sorted(midi_folder.glob('*.mid'))[60:80])))
     build(tmp_path/'files.txt', tmp_path/'data', val_share=.1, progress=False)
     go = lambda data, steps, **kw: train(data=data, out=tmp_path/'run', **FEW, steps=steps, **kw)
@@ -210,10 +210,10 @@ def test_a_checkpoint_of_long_ago(corpus_folder, tmp_path, monkeypatch):
 
 def test_the_first_command_line(monkeypatch, corpus_folder):
     "The flags of the first MeloFormer are understood as they stand"
-    import meloformer.train
-    from meloformer.cli import run
+    import meloformer.training.train
+    from meloformer.apps.cli import run
     seen = []
-    monkeypatch.setattr(meloformer.train, 'Trainer', lambda a, ranks: SimpleNamespace(run=lambda: seen.append(a)))
+    monkeypatch.setattr(meloformer.training.train, 'Trainer', lambda a, ranks: SimpleNamespace(run=lambda: seen.append(a)))
     flags = '--model_size small --batch_size 6 --gradient_accumulation_steps 8 --max_seq_len 8192 --num_workers 8 --epochs 3 --data'
     assert run('train', [*flags.split(), str(corpus_folder)]) == 0
     a = seen[0]
@@ -279,7 +279,7 @@ def test_attributes_are_learnt_and_asked_for():
         assert np.isin((np.concatenate([o['pitch'] for o in notes])-root)%12, [0, 2, 4, 5, 7, 9, 11]).mean() > .9
 
 def test_a_model_knows_whether_it_may_be_asked(corpus_folder, tmp_path, capsys):
-    from meloformer.cli import run
+    from meloformer.apps.cli import run
     train(data=corpus_folder, out=tmp_path/'told', **FEW, attributes=.8, steps=2)
     train(data=corpus_folder, out=tmp_path/'plain', **FEW, steps=2)
     line = ['--bars', '2', '--attributes', 'key A minor, density 12', '--out', str(tmp_path/'a.mid')]

@@ -200,8 +200,8 @@ def players(s):
 
 def player_pages(nbs):
     "A page that plays each piece of assets/listen, beside it"
-    from meloformer.score import Score
-    import meloformer.sound
+    from meloformer.music.score import Score
+    import meloformer.music.sound
     return {o.relative_to(nbs).with_suffix('.html'): Score.read(o).play().page.encode() for o in sorted((nbs/'assets/listen').glob('*.mid'))}
 
 AFTER = 'tutorials','studies' # groups that follow the parts of the library, in this order

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from fastcore.script import call_parse
 from tqdm import tqdm
-from meloformer import bands
-from meloformer.corpus import Corpus, prepare
-from meloformer.grid import DRUMS
-from meloformer.midi import shown
-from meloformer.score import instrument_name
+from meloformer.music import bands
+from meloformer.data.corpus import Corpus, prepare
+from meloformer.music.grid import DRUMS
+from meloformer.music.midi import shown
+from meloformer.music.score import instrument_name
 
 @dataclass(frozen=True)
 class Source:
@@ -44,7 +44,7 @@ SOURCES = (
         'weights under Apache 2.0 cannot promise that for their users', prefix=('simutrans__',)),
     Source('game_multitrack', 'OpenTTD OpenMSX', 'GPL-2.0', 'left: copyleft', prefix=('openmsx__',)),
     Source('groove_drums', 'Groove MIDI Dataset (Magenta; Gillick et al. 2019)', 'CC BY 4.0', 'human drummers; asks for no more than the name', 'groove'),
-    Source('openewld', 'OpenEWLD lead sheets', 'public domain (collection: MIT)', 'tunes and chords of the bands; with the drummers of Groove (CC BY 4.0) and bass and accompaniment by rules of `meloformer.bands`: semi-synthetic, in a set for each kind of style', 'bands'),
+    Source('openewld', 'OpenEWLD lead sheets', 'public domain (collection: MIT)', 'tunes and chords of the bands; with the drummers of Groove (CC BY 4.0) and bass and accompaniment by rules of `meloformer.music.bands`: semi-synthetic, in a set for each kind of style', 'bands'),
     Source('', 'Nottingham', 'GPL-3.0', 'left: copyleft'),
     Source('', 'POP909', 'MIT, of commercial songs', 'left: the songs are not the collection\'s to give'),
     Source('', 'Bands made with MMA', 'GPL-2.0', 'left: the grooves are copyleft'))
