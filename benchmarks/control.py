@@ -19,7 +19,7 @@ from meloformer.writing.generate import wish
 from meloformer.writing.constraints import Ask
 from meloformer.tokens.hid import HID
 from meloformer.net.model import MeloFormer
-from meloformer.training.log import find_checkpoint
+from meloformer.net.checkpoint import find_checkpoint
 
 BAND,QUARTET = 'piano, fretless bass, drums','violin, violin, viola, cello'
 TYPED = [('Am F C G', BAND, '4/4', 120), ('C G Am F', 'acoustic guitar, acoustic bass, drums', '4/4', 100), ('Dm7 G7 Cmaj7 Cmaj7', 'piano, acoustic bass, drums', '4/4', 140),

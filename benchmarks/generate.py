@@ -17,7 +17,7 @@ from meloformer.writing.constraints import Ask
 from meloformer.tokens.hid import HID
 from meloformer.net.masks import FIELDS, toy_ids
 from meloformer.net.model import MeloFormer
-from meloformer.training.log import find_checkpoint
+from meloformer.net.checkpoint import find_checkpoint
 
 def step_ms(model, hid, length, compiled, steps=200):
     "Median milliseconds of one step after so many tokens, and the entries that it may read"

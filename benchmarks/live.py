@@ -13,7 +13,7 @@ from report import earlier, head, report
 from meloformer.writing.generate import Ask
 from meloformer.apps.live import STOP, Inbox, Performer, Tape, Thinker, served_first
 from meloformer.net.model import MeloFormer
-from meloformer.training.log import find_checkpoint
+from meloformer.net.checkpoint import find_checkpoint
 
 def first_bar(thinker, inbox, seed):
     "Seconds from a question to its first bar"

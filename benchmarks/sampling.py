@@ -26,7 +26,7 @@ from meloformer.tokens.hid import HID
 from meloformer.music.midi import MidiError
 from meloformer.net.model import MeloFormer
 from meloformer.writing.rules import chord_tones
-from meloformer.training.log import find_checkpoint
+from meloformer.net.checkpoint import find_checkpoint
 from meloformer.music.score import Score
 
 FIRST = dict(top_p='all .9') # of version 0.3.0: the nucleus over all tokens at once

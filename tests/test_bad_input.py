@@ -9,7 +9,7 @@ from meloformer.data.corpus import Limits, encode_file
 from meloformer.tokens.hid import HID
 from meloformer.net.model import Config, MeloFormer
 from meloformer.music.score import Score
-from meloformer.training.log import checkpoints, save_checkpoint
+from meloformer.net.checkpoint import checkpoints, save_checkpoint
 
 root = Path(__file__).resolve().parent.parent
 
@@ -197,7 +197,7 @@ def test_ctrl_c_at_once(corpus_folder, tmp_path):
 def test_ctrl_c_while_saving(tmp_path, ckpt, monkeypatch):
     "A second Ctrl-C stops the writing, too"
     def interrupt(*_, **__): raise KeyboardInterrupt
-    monkeypatch.setattr('meloformer.training.log.torch.save', interrupt)
+    monkeypatch.setattr('meloformer.net.checkpoint.torch.save', interrupt)
     model = MeloFormer.load(ckpt)
     with pytest.raises(KeyboardInterrupt): save_checkpoint(tmp_path/'run', model, HID(), model.state_dict(), dict(step=1))
     assert not list((tmp_path/'run').iterdir())

@@ -10,7 +10,7 @@ from meloformer.net.masks import toy_ids
 from meloformer.net.model import Config, MeloFormer, config, count_parameters, losses
 from meloformer.training.optim import make_optimizer
 from meloformer.budget.profile import Job, confirm, longest, machine, measure, most_windows, music, need, predict_memory, shares
-from meloformer.training.log import checkpoints
+from meloformer.net.checkpoint import checkpoints
 from meloformer.training.train import read_phases, train
 
 SMALL = Config(width=128, layers=4, heads=2, kv_heads=1, vocab_size=128)

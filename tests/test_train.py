@@ -15,7 +15,7 @@ from meloformer.training.optim import LEARNING_RATES, lr_at, make_optimizer
 from meloformer.data.packing import Packs, Window, assemble, reader
 from meloformer.tokens.infill import Part, attribute_tokens, attributes, bar_starts, parse_attributes
 from meloformer.training.ranks import Ranks
-from meloformer.training.log import checkpoints, find_checkpoint, load_state
+from meloformer.net.checkpoint import checkpoints, find_checkpoint, load_state
 from meloformer.music.score import NOTE, Score, Track
 from meloformer.training.train import batcher, train, train_step
 

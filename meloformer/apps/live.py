@@ -29,7 +29,7 @@ from ..tokens.edit import *
 from ..music.chords import *
 from ..data.parallel import _deaf
 from ..net.model import *
-from ..training.log import *
+from ..net.checkpoint import *
 from ..writing.constraints import *
 from ..writing.generate import *
 

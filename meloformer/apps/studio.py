@@ -12,7 +12,7 @@ from fastcore.script import Param, call_parse
 from ..music.score import *
 from ..tokens.hid import *
 from ..net.model import *
-from ..training.log import *
+from ..net.checkpoint import *
 from ..writing.rules import *
 from ..writing.generate import *
 from ..music.sound import *

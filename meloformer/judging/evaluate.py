@@ -29,7 +29,7 @@ from .figures import *
 from ..data.corpus import *
 from ..tokens.infill import *
 from ..net.model import *
-from ..training.log import *
+from ..net.checkpoint import *
 from ..writing.constraints import *
 from ..writing.constraints import _bar_plan, _rank
 from ..writing.generate import *

@@ -29,6 +29,7 @@ from ..net.attention import *
 from ..net.model import *
 from .optim import *
 from .ranks import *
+from ..net.checkpoint import *
 from .log import *
 from ..writing.constraints import Ask
 from ..writing.generate import compose

@@ -32,7 +32,7 @@ from ..net.cache import *
 from .rules import *
 from .constraints import *
 from .constraints import _bar_plan, _rank
-from ..training.log import *
+from ..net.checkpoint import *
 
 # %% ../../nbs/writing/03_generate.ipynb #61f91941
 SMALL = 5e7 # weights times pieces; where there are more, threads gain by sharing a step
