@@ -21,7 +21,7 @@ from report import report
 from meloformer.music.chords import recognise
 from meloformer.data.corpus import find_midi
 from meloformer.music.grid import DRUMS, TICKS, Grid, bar_ticks
-from meloformer.music.grid import _follow
+from meloformer.music.grid import instrument_order, until_next_onset
 from meloformer.tokens.hid import HID, _bar_chords
 from meloformer.net.model import rotate
 from meloformer.music.score import MidiError, Score, Track
@@ -33,7 +33,7 @@ Row = namedtuple('Row', 'bar program instance position pitch velocity length is_
 def rows_of(grid):
     "Notes of a grid with lengths in positions and starts from the beginning, in canonical order"
     n,ticks = grid.notes,bar_ticks(grid.bars, grid.positions_per_beat)
-    follow = np.maximum(1, (_follow(n, grid.bars, grid.positions_per_beat)+TICKS//2)//TICKS) if len(n) else n['length']
+    follow = np.maximum(1, (until_next_onset(n, grid.bars, grid.positions_per_beat)+TICKS//2)//TICKS) if len(n) else n['length']
     start = (np.append(0, np.cumsum(ticks))[n['bar']]+TICKS*n['position'].astype(int))//TICKS
     length = np.where(n['program']==DRUMS, 0, np.where(n['length']==0, follow, n['length']))
     return [Row(*o) for o in zip(*(n[k].tolist() for k in ('bar','program','instance','position','pitch','velocity')), length.tolist(), (n['length']==0).tolist(), start.tolist())]
@@ -97,7 +97,7 @@ class Speller:
             if at!=o.start: after,at = at,o.start
             nxt[key] = (at, after)
             res.append(o._replace(is_default=o.program==DRUMS or (after is not None and o.start+o.length==after)))
-        return sorted(res, key=lambda o: (o.bar, (o.program+1)%129, o.instance, o.position, not o.is_default, o.length, o.pitch))
+        return sorted(res, key=lambda o: (o.bar, instrument_order(o.program, o.instance), o.position, not o.is_default, o.length, o.pitch))
 
     def __call__(self, grid, chords):
         "Words and the bar of each"
@@ -106,7 +106,7 @@ class Speller:
         if self.carry: rows = self.carried(rows)
         offs = self.ends(grid, rows) if self.lengths=='off' else {}
         groups = {k: list(g) for k,g in groupby(rows, key=lambda o: (o.bar, o.program, o.instance))}
-        keys = sorted(set(groups)|set(offs), key=lambda k: (k[0], (k[1]+1)%129, k[2]))
+        keys = sorted(set(groups)|set(offs), key=lambda k: (k[0], instrument_order(*k[1:3])))
         heads = [self.head(grid, by_bar, i) for i in range(len(grid.bars))]
         def content(k):
             m = memory.setdefault(k[1:], {})
@@ -116,7 +116,7 @@ class Speller:
         if self.tracks:
             for i,h in enumerate(heads): out += [(w, i) for w in h]
             have = set(keys)
-            for who in sorted({k[1:] for k in keys}, key=lambda k: ((k[0]+1)%129, k[1])):
+            for who in sorted({k[1:] for k in keys}, key=lambda k: instrument_order(*k[:2])):
                 out += [(w, 0) for w in name((0, *who))]
                 for i in range(len(heads)): out += [(w, i) for w in [('Bar',)]+(content((i, *who)) if (i, *who) in have else [])]
         else:

@@ -27,7 +27,7 @@ from ..music.grid import *
 from ..tokens.hid import *
 from ..tokens.edit import *
 from ..music.chords import *
-from ..data.parallel import _deaf
+from ..data.parallel import block_sigint
 from ..net.model import *
 from ..net.checkpoint import *
 from ..writing.constraints import *
@@ -469,7 +469,7 @@ class Thinker:
     ):
         self.inbox,self.closed = inbox,False
         self.pipe,other = get_context('spawn').Pipe()
-        with _deaf():
+        with block_sigint():
             self.process = get_context('spawn').Process(target=_think, args=(other, ckpt, device), daemon=True)
             self.process.start()
         other.close()

@@ -21,17 +21,15 @@ from ..music.score import *
 from ..music.score import BAR, columns
 from ..music.grid import *
 from ..music.chords import *
-from ..music.chords import _clock
 from ..tokens.hid import *
 from ..tokens.hid import EOS
-from ..data.similar import _mix
+from ..data.similar import mix_bits
 from .figures import *
 from ..data.corpus import *
 from ..tokens.infill import *
 from ..net.model import *
 from ..net.checkpoint import *
 from ..writing.constraints import *
-from ..writing.constraints import _bar_plan, _rank
 from ..writing.generate import *
 
 # %% ../../nbs/judging/03_evaluate.ipynb #ef2d127d
@@ -57,9 +55,9 @@ def asked_bars(
     bars = _bars_of(score, ask, by)
     if by: return bars,[by.get(i) for i in range(len(bars))]
     skip = 0 if ask.prompt is None else int(hid.structure(ask.prompt).bar.max())+1
-    players = sorted(((p, ask.programs[:i].count(p)) for i,p in enumerate(ask.programs)), key=_rank) if ask.programs else None
+    players = sorted(((p, ask.programs[:i].count(p)) for i,p in enumerate(ask.programs)), key=lambda o: instrument_order(*o)) if ask.programs else None
     tempo = None if ask.tempo is None else int(np.abs(TEMPOS-ask.tempo).argmin())
-    def blank(i, b): return Blank(i, _bar_plan(hid, ask, i-skip, (int(b['numerator']), int(b['denominator']))) if ask.chords else None, ask.meter, tempo, players)
+    def blank(i, b): return Blank(i, bar_plan(hid, ask, i-skip, (int(b['numerator']), int(b['denominator']))) if ask.chords else None, ask.meter, tempo, players)
     return bars,[None if i<skip else blank(i, b) for i,b in enumerate(bars)]
 
 def asked_chords(
@@ -203,7 +201,7 @@ def frame_of(
 ) -> Ask:
     "All of a piece but its notes, to be asked for"
     b = Bars(hid, tokens)
-    who = sorted(map(tuple, b.rows.tolist()), key=_rank)
+    who = sorted(map(tuple, b.rows.tolist()), key=lambda o: instrument_order(*o))
     return Ask(blanks=[Blank(i, b.labels(hid, i), tuple(hid.value[b.meter[i]].tolist()), int(hid.value[b.tempo[i][0]]), who, i==0) for i in range(b.n)], **sampling)
 
 # %% ../../nbs/judging/03_evaluate.ipynb #5f9c4ab0
@@ -272,7 +270,7 @@ def common_prefix(
 ) -> np.ndarray: # Shape (m,)
     "How far `x` from `a` on agrees with `x` from `b` on"
     B = np.cumprod(np.full(len(x)+1, 0x9e3779b97f4a7c15, np.uint64))
-    h = np.append(np.uint64(0), np.cumsum(_mix(x)*B[:-1]))
+    h = np.append(np.uint64(0), np.cumsum(mix_bits(x)*B[:-1]))
     low,high = np.zeros(len(a), int),np.minimum(most, len(x)-np.maximum(a, b))
     while (low<high).any():
         n = (low+high+1)//2
@@ -333,8 +331,8 @@ def bar_contents(
     np.minimum.at(lowest, n['bar'][tuned], n['pitch'][tuned])
     pitch = n['pitch'].astype(np.int64)-np.where(tuned, lowest[n['bar']], 0)
     note = ((n['program'].astype(np.int64)<<10 | n['position'])<<16 | note_ticks(grid))<<8 | pitch
-    total = _mix(bar_ticks(grid.bars, grid.positions_per_beat))
-    np.add.at(total, n['bar'], _mix(note+1)) # a sum does not depend on the order
+    total = mix_bits(bar_ticks(grid.bars, grid.positions_per_beat))
+    np.add.at(total, n['bar'], mix_bits(note+1)) # a sum does not depend on the order
     size,notes = np.bincount(n['bar'], minlength=B),np.bincount(n['bar'][tuned], minlength=B)
     return total,np.select([size==0, size==1, notes==0], [0, 1, 2], 3)
 

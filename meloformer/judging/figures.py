@@ -17,10 +17,8 @@ import numpy as np
 from ..music.score import *
 from ..music.score import columns
 from ..music.grid import *
-from ..music.grid import _follow
 from ..music.chords import *
-from ..music.chords import _clock
-from ..data.similar import _mix
+from ..data.similar import mix_bits
 
 # %% ../../nbs/judging/01_figures.ipynb #b13c4258
 def note_ticks(
@@ -28,7 +26,7 @@ def note_ticks(
 ) -> np.ndarray: # Ticks, shape (n,); 0 for drums
     "How long each note lasts"
     n = grid.notes
-    return np.where(n['program']==DRUMS, 0, np.where(n['length']==0, _follow(n, grid.bars, grid.positions_per_beat), TICKS*n['length'].astype(np.int64)))
+    return np.where(n['program']==DRUMS, 0, np.where(n['length']==0, until_next_onset(n, grid.bars, grid.positions_per_beat), TICKS*n['length'].astype(np.int64)))
 
 # %% ../../nbs/judging/01_figures.ipynb #9956c300
 class Piece:
@@ -114,7 +112,7 @@ def same_rhythm(p: Piece): # 0 to 1
     "Share of players' bars with onsets and lengths of the bar before, where both have notes; drums count by onset"
     total = np.zeros(len(p.programs)*p.n_bars, np.uint64)
     rows = np.unique(np.stack([p.player*p.n_bars+p.bar, p.notes['position'].astype(np.int64)<<20 | p.ticks], 1), axis=0)
-    np.add.at(total, rows[:, 0], _mix(rows[:, 1]+1)) # a sum does not depend on the order
+    np.add.at(total, rows[:, 0], mix_bits(rows[:, 1]+1)) # a sum does not depend on the order
     total = total.reshape(len(p.programs), p.n_bars)
     both = (total[:, 1:]>0) & (total[:, :-1]>0)
     return share((total[:, 1:]==total[:, :-1])[both])
@@ -253,7 +251,7 @@ def chord_sound(
     "How long each pitch class sounds under each chord"
     long = np.diff(at, append=until)
     spans = columns(BEAT, onset=at, length=np.maximum(long, 1))
-    on,off = _clock(np.stack([onset, end]), spans)
+    on,off = beat_clock(np.stack([onset, end]), spans)
     return pitch_profile(on, off, pitch, np.ones(len(onset)), len(at))*long[:, None]
 
 @figure

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ROOTS', 'QUALITIES', 'LABELS', 'CHORD_TONES', 'CHORD', 'BEAT', 'chord_pitches', 'name_chord', 'parse_chord',
-           'parse_root', 'parse_progression', 'beats_of', 'typed_beats', 'pitch_profile', 'lowest', 'Weights',
-           'beat_features', 'chord_scores', 'viterbi', 'label_beats', 'recognise']
+           'parse_root', 'parse_progression', 'beats_of', 'typed_beats', 'beat_clock', 'pitch_profile', 'lowest',
+           'Weights', 'beat_features', 'chord_scores', 'viterbi', 'label_beats', 'recognise']
 
 # %% ../../nbs/music/04_chords.ipynb #056843f8
 import re
@@ -133,7 +133,10 @@ def typed_beats(
     return at
 
 # %% ../../nbs/music/04_chords.ipynb #2a82557a
-def _clock(ticks, beats):
+def beat_clock(
+    ticks: np.ndarray, # Any shape
+    beats: np.ndarray  # `BAR` rows of the beats
+) -> np.ndarray: # Same shape
     "Ticks as a real number of beats"
     i = np.maximum(np.searchsorted(beats['onset'], ticks, side='right') - 1, 0)
     return i + np.clip((ticks - beats['onset'][i]) / beats['length'][i], 0, 1)
@@ -204,7 +207,7 @@ def beat_features(
 ) -> tuple[np.ndarray, np.ndarray]: # H: `pitch_profile`; B: share of the beat with each class in the bass; both (beats, 12)
     "What sounds in every beat, and what lies lowest"
     onset = notes['onset'].copy()
-    on,off = _clock(np.stack([onset, onset+notes['duration']]), beats)
+    on,off = beat_clock(np.stack([onset, onset+notes['duration']]), beats)
     ok,n = off > on,len(beats)
     on,off,pitch = on[ok],off[ok],notes['pitch'][ok]
     start = np.minimum((on*slots + .25).astype(int), n*slots-1)

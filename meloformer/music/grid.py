@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TICKS', 'MAX_QUARTERS', 'MAX_NUMERATOR', 'MAX_INSTANCES', 'VELOCITIES', 'DRUMS', 'TEMPOS', 'GRID_BAR', 'GRID_NOTE',
            'LOSS', 'lengths', 'Grid', 'bar_ticks', 'bar_positions', 'parse_meter', 'programs_named',
-           'unknown_instrument', 'order_key', 'ordered', 'tidy', 'read_beats', 'aligned']
+           'unknown_instrument', 'grid_bars', 'program_instances', 'place_onsets', 'instrument_order', 'order_key',
+           'ordered', 'until_next_onset', 'tidy', 'read_beats', 'aligned']
 
 # %% ../../nbs/music/03_grid.ipynb #1a487322
 import difflib
@@ -110,7 +111,9 @@ def _split_long(bars, num, den):
     onset,length = bars['onset'][i],bars['length'][i].astype(int)
     return columns(BAR, onset=onset+length*start//num[i], length=np.maximum(1, length*n//num[i]), numerator=n, denominator=den[i])
 
-def _bars(score):
+def grid_bars(
+    score: Score
+) -> np.ndarray: # `BAR` rows, one more than there are bars
     "The bars of a score as the grid knows them, and one more for notes that round up into it"
     b = _split_long(*_mend_cut(score.bars(), score.tpq))
     if not len(b): b = columns(BAR, onset=[0], length=4*score.tpq, numerator=4, denominator=4)
@@ -126,7 +129,10 @@ def _tempo_bins(score, bars):
     return np.searchsorted(np.sqrt(TEMPOS[1:]*TEMPOS[:-1]), bpm)
 
 # %% ../../nbs/music/03_grid.ipynb #dfbee03f
-def _instruments(tracks, used):
+def program_instances(
+    tracks: list, # `Track`s
+    used          # Indices of the tracks to number
+) -> tuple: # Two integer arrays with a number for each track
     "Program and instance of each track, in the order of the file"
     prog = np.array([DRUMS if t.is_drum else t.program for t in tracks], int).reshape(-1)
     inst,count = np.zeros(len(tracks), int),{}
@@ -135,7 +141,13 @@ def _instruments(tracks, used):
         count[prog[i]] = inst[i]+1
     return prog,inst
 
-def _place(notes, bars, npos, tpq, ppb):
+def place_onsets(
+    notes: np.ndarray, # `NOTE` rows
+    bars: np.ndarray,  # `BAR` rows, from `grid_bars`
+    npos: np.ndarray,  # Positions that each bar has
+    tpq: int, # Ticks a quarter note
+    ppb: int  # Positions a beat
+) -> tuple: # Two integer arrays with a number for each note
     "Bar and position of each onset"
     b = np.maximum(np.searchsorted(bars['onset'], notes['onset'], 'right')-1, 0)
     rel = notes['onset'].astype(np.int64)-bars['onset'][b]
@@ -148,14 +160,19 @@ def _player(n): return n['program'].astype(np.int64)*MAX_INSTANCES+n['instance']
 
 def _key(n): return ((_player(n)<<7|n['pitch'])<<10|n['position'])<<22|n['bar'] # instrument, pitch and onset as one integer
 
-def _rank(program): return (program.astype(np.int64)+1)%(DRUMS+1)
+def instrument_order(
+    program,   # Number or array; `DRUMS` is one
+    instance=0 # The first, second … of its program, likewise
+): # Integers of the same shape
+    "Where instruments stand in a bar: drums first, then by program, then by instance"
+    return (np.int64(1)+program)%(DRUMS+1)*MAX_INSTANCES+instance
 
 def order_key(
     notes: np.ndarray # `GRID_NOTE` rows
 ) -> np.ndarray: # One integer a note
     "Numbers in canonical order: bar, instrument (drums first, then by program), position, length (default first), pitch"
     key = notes['bar'].astype(np.uint64)
-    for k,bits in ((_rank(notes['program']),8), (notes['instance'],5), (notes['position'],10), (notes['length'],12), (notes['pitch'],7)):
+    for k,bits in ((instrument_order(notes['program'], notes['instance']),13), (notes['position'],10), (notes['length'],12), (notes['pitch'],7)):
         key = key<<np.uint64(bits)|k.astype(np.uint64)
     return key
 
@@ -167,7 +184,11 @@ def ordered(
     return notes if (key[1:]>=key[:-1]).all() else notes.take(np.argsort(key))
 
 # %% ../../nbs/music/03_grid.ipynb #a2f94a46
-def _follow(n, bars, ppb):
+def until_next_onset(
+    n: np.ndarray,    # `GRID_NOTE` rows in canonical order
+    bars: np.ndarray, # `GRID_BAR` rows
+    ppb: int # Positions a beat
+) -> np.ndarray: # Ticks, one number a note
     "Ticks from each onset to its instrument's next one in the bar, or to the bar's end"
     bar,pos,who = n['bar'],n['position'].astype(np.int64),_player(n)
     new = np.append(True, (bar[1:]!=bar[:-1]) | (who[1:]!=who[:-1]))[:len(n)]
@@ -192,7 +213,7 @@ def tidy(
         n = _untwinned(n)
         gap = _restrike(n, bars, positions_per_beat)
     said = np.flatnonzero((n['length']>0) & (n['program']!=DRUMS))
-    follow,gap,long = _follow(n, bars, positions_per_beat)[said],gap[said],n['length'][said].astype(int)
+    follow,gap,long = until_next_onset(n, bars, positions_per_beat)[said],gap[said],n['length'][said].astype(int)
     default,room = (np.maximum(1, o) for o in ((follow+TICKS//2)//TICKS, gap//TICKS))
     over = (long!=default) & (long>room)
     long = np.where(over, np.where(follow==gap, default, room), long)
@@ -243,10 +264,10 @@ def from_score(cls:Grid,
 ) -> Grid:
     "Quantise a score"
     ppb,s = positions_per_beat,score.notes
-    src = _bars(score)
+    src = grid_bars(score)
     bars = columns(GRID_BAR, numerator=src['numerator'], denominator=src['denominator'], tempo=_tempo_bins(score, src))
-    prog,inst = _instruments(score.tracks, np.unique(s['track']))
-    bar,pos = _place(s, src, bar_positions(bars, ppb), score.tpq, ppb)
+    prog,inst = program_instances(score.tracks, np.unique(s['track']))
+    bar,pos = place_onsets(s, src, bar_positions(bars, ppb), score.tpq, ppb)
     length = np.clip((2*s['duration'].astype(np.int64)*ppb+score.tpq)//(2*score.tpq), 1, 64*ppb)
     track = s['track'].astype(int)
     notes = columns(GRID_NOTE, bar=bar, program=prog[track], instance=np.minimum(inst[track], MAX_INSTANCES-1), position=pos,
@@ -262,8 +283,8 @@ def score(self:Grid) -> Score:
     "The quantised score: `TICKS` ticks a position, instruments in canonical order; it ends with the bar of the last onset"
     n,ppb,ticks = self.notes,self.positions_per_beat,bar_ticks(self.bars, self.positions_per_beat)
     start = np.append(0, np.cumsum(ticks))
-    dur = np.where(n['length']==0, np.where(n['program']==DRUMS, TICKS, _follow(n, self.bars, ppb)), TICKS*n['length'].astype(int))
-    who = _rank(n['program'])*MAX_INSTANCES+n['instance']
+    dur = np.where(n['length']==0, np.where(n['program']==DRUMS, TICKS, until_next_onset(n, self.bars, ppb)), TICKS*n['length'].astype(int))
+    who = instrument_order(n['program'], n['instance'])
     plays = np.bincount(who)>0
     notes = columns(NOTE, onset=start[n['bar']]+TICKS*n['position'], duration=dur, pitch=n['pitch'], velocity=4*n['velocity']+2, track=(np.cumsum(plays)-1)[who])
     tracks = [Track(0 if r==0 else r-1, r==0) for r in (np.flatnonzero(plays)//MAX_INSTANCES).tolist()]
@@ -313,10 +334,10 @@ def aligned(
 # %% ../../nbs/music/03_grid.ipynb #97e7f57b
 def _images(score, ppb):
     "Grid, source notes as grid notes, and for each the index of its image"
-    g,src,s = Grid.from_score(score, ppb),_bars(score),score.notes
+    g,src,s = Grid.from_score(score, ppb),grid_bars(score),score.notes
     bars = columns(GRID_BAR, numerator=src['numerator'], denominator=src['denominator'])
-    prog,inst = _instruments(score.tracks, np.unique(s['track']))
-    bar,pos = _place(s, src, bar_positions(bars, ppb), score.tpq, ppb)
+    prog,inst = program_instances(score.tracks, np.unique(s['track']))
+    bar,pos = place_onsets(s, src, bar_positions(bars, ppb), score.tpq, ppb)
     track = s['track'].astype(int)
     n = columns(GRID_NOTE, bar=bar, program=prog[track], instance=np.minimum(inst[track], MAX_INSTANCES-1), position=pos, pitch=s['pitch'], velocity=s['velocity'])
     key,o = _key(g.notes),np.argsort(_key(g.notes))
@@ -334,7 +355,7 @@ def losses(self:Score,
     if not len(s): return np.zeros(0, LOSS)
     g,src,n,at = _images(self, ppb)
     onset = src['onset'][n['bar']]+n['position']*(self.tpq/ppb)
-    dur = np.where(g.notes['length']==0, _follow(g.notes, g.bars, ppb)/TICKS, g.notes['length'])[at]*(self.tpq/ppb)
+    dur = np.where(g.notes['length']==0, until_next_onset(g.notes, g.bars, ppb)/TICKS, g.notes['length'])[at]*(self.tpq/ppb)
     longest = np.lexsort((-s['velocity'].astype(int), -s['duration'].astype(int), at))
     merged = np.append(False, at[longest][1:]==at[longest][:-1])[np.argsort(longest)]
     secs = lambda start,ticks: self.seconds(start+ticks)-self.seconds(start)

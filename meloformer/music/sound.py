@@ -13,7 +13,6 @@ from pathlib import Path
 from fastcore.basics import patch
 import numpy as np
 from .score import *
-from .score import _player_names, _write_whole
 
 # %% ../../nbs/music/05_sound.ipynb #ac90ced0
 PLAYED = np.dtype([('on','<u4'), ('off','<u4'), ('pitch','u1'), ('velocity','u1'), ('player','<u2')])
@@ -43,7 +42,7 @@ def _page(score):
     from matplotlib.colors import to_hex
     cmap = colormaps['tab10' if len(score.tracks)<=10 else 'tab20']
     players = [dict(name=name, channel=c, program=t.program, color=to_hex(cmap(i%cmap.N)))
-        for i,(name,c,t) in enumerate(zip(_player_names(score.tracks), _channels(score.tracks), score.tracks))]
+        for i,(name,c,t) in enumerate(zip(track_labels(score.tracks), _channels(score.tracks), score.tracks))]
     piece = dict(players=players, seconds=round(float(score.seconds(score.end))+1, 3), bars=score.seconds(score.bars()['onset']).round(3).tolist(),
         chords=[(round(float(score.seconds(o)), 3), c) for i,(o,c) in enumerate(score.chords) if i==0 or c!=score.chords[i-1][1]],
         notes=_base64(_played(score).tobytes()), midi=_base64(score.to_bytes()))
@@ -62,7 +61,7 @@ class Player:
         return f'<div><iframe srcdoc="{source}" title="A player" style="width:100%;height:225px;border:1px solid #ddd;border-radius:4px"></iframe></div>'
     def save(self,
         path # HTML file; any browser plays it, from the disk too
-    ): _write_whole(path, self.page.encode())
+    ): write_whole(path, self.page.encode())
 
 @patch
 def play(self:Score) -> Player:
@@ -108,7 +107,7 @@ class Sound:
             w.setparams((self.samples.shape[1], 2, self.rate, 0, 'NONE', ''))
             w.writeframes(self.samples.astype('<i2').tobytes())
         return f.getvalue()
-    def save(self, path): _write_whole(path, self.to_bytes())
+    def save(self, path): write_whole(path, self.to_bytes())
     def _repr_html_(self):
         return f'<figure style="margin:0"><audio controls src="data:audio/wav;base64,{_base64(self.to_bytes())}"></audio><figcaption>{html.escape(self.made_by)}</figcaption></figure>'
 

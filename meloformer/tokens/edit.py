@@ -12,7 +12,6 @@ import numpy as np
 from ..music.score import *
 from ..music.score import BAR, METER, TEMPO, columns
 from ..music.grid import *
-from ..music.grid import _bars, _instruments, _place
 from ..music.chords import *
 from .hid import *
 from .hid import BAR_CHORD
@@ -45,8 +44,8 @@ def _tokens(hid, bars, notes, chords):
 # %% ../../nbs/tokens/02_edit.ipynb #382e5adf
 def _layout(score, hid):
     "The bars of a score, and the bar of each note"
-    b = _bars(score)
-    bar = _place(score.notes, b, bar_positions(b, hid.positions_per_beat), score.tpq, hid.positions_per_beat)[0]
+    b = grid_bars(score)
+    bar = place_onsets(score.notes, b, bar_positions(b, hid.positions_per_beat), score.tpq, hid.positions_per_beat)[0]
     return b[:int(bar.max(initial=0))+1],bar
 
 def _span(a, b, n):
@@ -157,8 +156,8 @@ def _together(scores):
     keys = []
     for s in scores:
         used = np.unique(s.notes['track'])
-        prog,inst = _instruments(s.tracks, used)
-        keys.append({t: ((int(prog[t])+1)%(DRUMS+1), int(inst[t])) for t in used.tolist()})
+        prog,inst = program_instances(s.tracks, used)
+        keys.append({t: instrument_order(int(prog[t]), int(inst[t])) for t in used.tolist()})
         for t,key in keys[-1].items(): who.setdefault(key, s.tracks[t])
     order = list(who) if len(scores)==1 else sorted(who)
     tracks,res = [who[o] for o in order],[]
@@ -297,7 +296,7 @@ def _select(x, players, a, b, hid, keep):
     "The piece without notes of bars `a` to `b`: those of `players`, or those of others"
     if isinstance(x, Score):
         bars,bar = _layout(x, hid)
-        prog,inst = (o[x.notes['track']] for o in _instruments(x.tracks, np.unique(x.notes['track'])))
+        prog,inst = (o[x.notes['track']] for o in program_instances(x.tracks, np.unique(x.notes['track'])))
     else:
         bars,notes,chords = _rows(x, hid)
         bar,prog,inst = notes['bar'],notes['program'],notes['instance']

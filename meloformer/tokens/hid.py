@@ -452,8 +452,6 @@ def _onset(self:Walk, position):
     self.position,self.length,self.pitch,self.pitches = position,0,-1,np.zeros(128, bool)
 
 # %% ../../nbs/tokens/01_hid.ipynb #951537d0
-def _rank(program): return -1 if program is None else (program+1)%(DRUMS+1)
-
 @patch
 def _limits(self:Walk, ok):
     "Strike out what the counters forbid"
@@ -463,8 +461,8 @@ def _limits(self:Walk, ok):
         ok[at['Position']] &= v[at['Position']]>self.chord_position
     else:
         ok[at['Position']] &= (v[at['Position']]>self.position) & (v[at['Position']]<self.positions)
-        ranks = (np.arange(DRUMS+1)+1)%(DRUMS+1)
-        ok[at['Program']] &= (ranks>_rank(self.program)) | ((ranks==_rank(self.program)) & (self.instance<MAX_INSTANCES-1))
+        order,own = instrument_order(np.arange(DRUMS+1)),instrument_order(self.program)
+        ok[at['Program']] &= (order>own) | ((order==own) & (self.instance<MAX_INSTANCES-1))
         if s in ('program','drums'): self._instances(ok)
         if self.pitches is not None: self._pitches(ok)
 

@@ -157,7 +157,7 @@ def in_order(
         groups = {int(p): w for w in at for p in np.unique(b.player[b.body[w]:b.hi[w]]) if p>=0}
         last = at[-1]
         new = [b.write(last, None, np.zeros(len(b.rows), bool), held)]
-        for p,w in sorted(groups.items(), key=lambda o: ((b.rows[o[0]][0]+1)%(DRUMS+1), b.rows[o[0]][1])):
+        for p,w in sorted(groups.items(), key=lambda o: instrument_order(*b.rows[o[0]][:2])):
             i = slice(b.body[w], b.hi[w])
             new.append(t[i][b.player[i]==p])
         out,held = out+new,(b.meter[last], b.tempo[last])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'TEMPERATURE', 'TOP_P', 'parse_instruments', 'parse_dial', 'make_dials', 'Blank', 'Ask', 'Tracker',
-           'piece_ids', 'Guide', 'weigh', 'temper', 'truncate', 'pick']
+           'piece_ids', 'bar_plan', 'Guide', 'weigh', 'temper', 'truncate', 'pick']
 
 # %% ../../nbs/writing/02_constraints.ipynb #ad4d94b9
 import re
@@ -163,8 +163,13 @@ def piece_ids(
     return make_ids(document=np.zeros(len(tokens), np.int64), **d, n_summaries=n)
 
 # %% ../../nbs/writing/02_constraints.ipynb #a2984be5
-def _bar_plan(hid, ask, bar, meter):
-    "(position, label) of the chords typed for a bar"
+def bar_plan(
+    hid: HID,
+    ask: Ask,    # With chords
+    bar: int,    # Counted from where the chords begin
+    meter: tuple # Numerator and denominator
+) -> list: # (position, label) of each chord
+    "The chords typed for a bar"
     cs = ask.chords[bar%len(ask.chords)]
     n,d = meter
     b = beats_of(columns(BAR, onset=[0], length=4*hid.positions_per_beat*n//d, numerator=n, denominator=d), hid.positions_per_beat)
@@ -172,9 +177,7 @@ def _bar_plan(hid, ask, bar, meter):
 
 def _of_each(programs):
     "(program, instance) of the players of a list of programs, in the order of the grammar"
-    return sorted(((p, programs[:i].count(p)) for i,p in enumerate(programs)), key=_rank)
-
-def _rank(player): return (player[0]+1)%(DRUMS+1),player[1]
+    return sorted(((p, programs[:i].count(p)) for i,p in enumerate(programs)), key=lambda o: instrument_order(*o))
 
 # %% ../../nbs/writing/02_constraints.ipynb #4ae7fdb5
 class Guide:
@@ -201,7 +204,7 @@ def blank(self:Guide, i):
     a,w = self.ask,self.walk
     if a.blanks: return a.blanks[i-self.skip]
     meter = a.meter or (w.numerator, w.denominator)
-    return Blank(i, _bar_plan(self.hid, a, i-self.skip, meter) if a.chords else None, a.meter, None, self.players, i==self.skip)
+    return Blank(i, bar_plan(self.hid, a, i-self.skip, meter) if a.chords else None, a.meter, None, self.players, i==self.skip)
 
 @patch
 def jumps(self:Guide):
@@ -244,7 +247,7 @@ def _head(self:Guide):
 def _only_asked(self:Guide, ok, ends):
     "Leave the players that are asked for; `ends`: could the bar end here?"
     w,b,first = self.walk,self.hid.base,self.waiting[:1]
-    players = [o for o in self.now.players if not first or _rank(o)<=_rank(first[0])] # none beyond one that has to play
+    players = [o for o in self.now.players if not first or instrument_order(*o)<=instrument_order(*first[0])] # none beyond one that has to play
     if w.name in ('program','drums'): # which of them?
         may = np.zeros(MAX_INSTANCES, bool)
         may[[i for p,i in players if p==w.program and (w.after[0]!=p or i>w.after[1])]] = True
@@ -253,7 +256,7 @@ def _only_asked(self:Guide, ok, ends):
         ok[at] &= may[1:]
     else:
         may = np.zeros(DRUMS+1, bool)
-        may[[o[0] for o in players if w.program is None or _rank(o)>_rank((w.program, w.instance))]] = True
+        may[[o[0] for o in players if w.program is None or instrument_order(*o)>instrument_order(w.program, w.instance)]] = True
         ok[b['Program']:b['Program']+DRUMS+1] &= may
     if ends and first: ok[self.next_bar] = False
 

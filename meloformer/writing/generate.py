@@ -31,7 +31,6 @@ from ..net.model import *
 from ..net.cache import *
 from .rules import *
 from .constraints import *
-from .constraints import _bar_plan, _rank
 from ..net.checkpoint import *
 
 # %% ../../nbs/writing/03_generate.ipynb #61f91941
@@ -239,8 +238,8 @@ def ask_for(
     for i in np.flatnonzero(inside):
         own = None if heads[i] else b.labels(hid, i)
         meter = tuple(hid.value[b.meter[i]].tolist())
-        if chords: own = _bar_plan(hid, Ask(chords=chords, meter=meter), i-first, meter)
-        blanks.append(Blank(int(i), own, meter, int(hid.value[b.tempo[i][0]]), sorted(again+new, key=_rank), bool(add) and i==first))
+        if chords: own = bar_plan(hid, Ask(chords=chords, meter=meter), i-first, meter)
+        blanks.append(Blank(int(i), own, meter, int(hid.value[b.tempo[i][0]]), sorted(again+new, key=lambda o: instrument_order(*o)), bool(add) and i==first))
     kept = context_first(hid, tokens, target, heads, slots=int((~(heads & target.all(1))).sum()))
     if harmony and not chords: sampling['rules'] = [*sampling.get('rules', ()), ChordRule(np.arange(len(LABELS))>0, 'chords')]
     return Ask(prompt=kept.tokens, numbers=kept.bars, blanks=blanks, **sampling) if len(kept.bars) else Ask(blanks=blanks, **sampling)
