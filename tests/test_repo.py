@@ -1,5 +1,5 @@
 "The committed package, README and notebooks must agree, and the tools around them must say what is wrong"
-import os, re, shutil, subprocess, sys
+import ast, os, re, shutil, subprocess, sys
 from pathlib import Path
 import pytest
 from execnb.nbio import nb2str, read_nb
@@ -38,6 +38,27 @@ def test_every_module_has_a_notebook(exported):
 
 def test_exported(exported):
     for k,v in modules(root/lib).items(): assert exported[k] == v, f'{k} is not what its notebook gives: run `make prepare`'
+
+ORDER = 'music tokens data net writing training budget judging apps'.split()
+
+def imports(path):
+    "(part, name) of all that a module takes from the package"
+    for o in ast.walk(ast.parse(path.read_text())):
+        if isinstance(o, ast.ImportFrom) and o.level: yield from (((o.module or '').split('.')[0] if o.level==2 else path.parent.name, a.name) for a in o.names)
+
+@pytest.mark.parametrize('part', ORDER)
+def test_imports_go_downwards(part):
+    "A part takes from those before it, and no module takes what another calls private"
+    taken = [o for p in (root/lib/part).glob('*.py') for o in imports(p)]
+    assert taken and all(ORDER.index(where)<=ORDER.index(part) and not re.match('_(?!_)', name) for where,name in taken)
+
+def test_parts_are_all():
+    assert {o.parent.name for o in (root/lib).glob('*/*.py')} == set(ORDER)
+
+def test_front_door():
+    "Importing the package is cheap; what most people need is at hand in it"
+    code = "import sys, meloformer; assert not {'torch','numpy'}&set(sys.modules); from meloformer import Score, HID, MeloFormer, generate, train; assert all(hasattr(meloformer, o) for o in dir(meloformer)); meloformer.none"
+    assert 'has no attribute' in run(sys.executable, '-c', code).stderr.splitlines()[-1]
 
 def test_readme():
     res = run(sys.executable, 'tools/docs.py', '--readme_only', '--check')

@@ -197,6 +197,18 @@ def test_other_data(corpus_folder, midi_folder, tmp_path):
     assert go(tmp_path/'data', 3, new_data=True)['cursor'] == 1
     assert go(tmp_path/'data', 5, new_data=True)['cursor'] == 3
 
+def test_init_from(corpus_folder, tmp_path):
+    "A run begins with the weights of another, and goes on from its own"
+    first = train(data=corpus_folder, out=tmp_path/'first', **FEW, steps=2, lr=1e-3)
+    again = dict(data=corpus_folder, out=tmp_path/'own', **FEW, init_from=tmp_path/'first', lr=1e-9, weight_decay=0., save_every=1)
+    train(**again, steps=1)
+    a,b = (MeloFormer.load(find_checkpoint(tmp_path/o)).state_dict() for o in ('first','own'))
+    assert first['step'] == 2 and all(torch.allclose(a[k], b[k], atol=1e-6) for k in a) and not torch.equal(a['summary'], torch.zeros_like(a['summary']))
+    train(data=corpus_folder, out=tmp_path/'first', **FEW, steps=4, lr=1e-3) # what it began with may change
+    assert train(**again, steps=2)['step'] == 2
+    b = MeloFormer.load(checkpoints(tmp_path/'own')[-1]).state_dict()
+    assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
+
 def test_a_checkpoint_of_long_ago(corpus_folder, tmp_path, monkeypatch):
     "A run of version 0.1 is loaded, writes what it wrote, and goes on"
     with tarfile.open(Path(__file__).parent/'golden/run-0.1.tar.xz') as f: f.extractall(tmp_path, filter='data')

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FROM', 'Phase', 'seed_phases', 'windows_at', 'steps_for', 'fit_phases', 'lengthen', 'read_phases', 'Batch', 'batcher',
-           'micro_loss', 'train_step', 'spike_norm', 'place_in_piece', 'validate', 'baselines', 'Trainer', 'Tracer',
-           'train']
+           'micro_loss', 'train_step', 'spike_norm', 'place_in_piece', 'validate', 'baselines', 'take_weights',
+           'Trainer', 'Tracer', 'train']
 
 # %% ../../nbs/training/04_train.ipynb #4da93ccb
 import json, math, os, re, resource, signal, socket, subprocess, sys, threading, time
@@ -241,6 +241,21 @@ def baselines(
         notes += (train.hid.kind[b]==PITCH).sum()
     return dict(zip(('unigram','bigram'), (nats/math.log(2)/notes).tolist()))
 
+# %% ../../nbs/training/04_train.ipynb #f0a10002
+def take_weights(
+    model: MeloFormer, # Changed in place
+    hid: HID,  # Its encoding
+    path: str  # A run, a checkpoint, or pretrained: the model that comes along
+):
+    "Give a model the weights of another one of its size; `ValueError` where size or encoding differ"
+    found = find_checkpoint(None if path=='pretrained' else path)
+    other,theirs = MeloFormer.load(found),HID.load(found)
+    if theirs.positions_per_beat != hid.positions_per_beat or len(theirs) != len(hid):
+        raise ValueError(f'--init_from {found}: knows {theirs.positions_per_beat} positions a beat, the corpus has {hid.positions_per_beat}; prepare it with --positions_per_beat {theirs.positions_per_beat}')
+    shape = lambda m: {k: v.shape for k,v in m.state_dict().items()}
+    if shape(other) != shape(model): raise ValueError(f'--init_from {found}: is of another size than --model_size says')
+    load_weights(model, other.state_dict())
+
 # %% ../../nbs/training/04_train.ipynb #5e388c73
 class Trainer:
     "A run: what it is made of, and where it is"
@@ -255,6 +270,7 @@ class Trainer:
         self._plan()
         torch.manual_seed(a.seed)
         self.raw = MeloFormer(config(a.model_size, vocab_size=len(self.corpus.hid), mask=a.mask, two_pass=a.two_pass, dropout=a.dropout, checkpointing=a.checkpointing, attributes=a.attributes>0)).to(ranks.device)
+        if a.init_from and not checkpoints(self.folder): take_weights(self.raw, self.corpus.hid, a.init_from)
         self.model = ranks.wrap(self.raw, a.shard)
         self.optimizer = make_optimizer(self.raw, 0., a.weight_decay, a.optimizer)
         self.average = Average(self.raw, a.ema) if a.ema else None
@@ -549,6 +565,7 @@ def train(
     checkpointing: bool = False, # Recompute activations: less memory, a third more work
     shard: bool = False,   # Spread weights over all cards, for a model that does not fit on one
     seed: int = 0,         # Of weights, order and augmentation
+    init_from: str = None, # A run or checkpoint whose weights to begin with, or pretrained: the model that comes along (default: random weights)
     at_once: bool = False, # Without the first two phases: full batch and all workers from the first step
     phases: str = None,    # A file of phases, as meloformer profile --phases writes it, or auto: measured when the run begins
     trace: str = None,     # Steps to trace, such as 20-25 (SIGUSR1 traces the next three)
