@@ -17,6 +17,7 @@ from meloformer.tokens.infill import Part, attribute_tokens, attributes, bar_sta
 from meloformer.training.ranks import Ranks
 from meloformer.net.checkpoint import checkpoints, find_checkpoint, load_state
 from meloformer.music.score import NOTE, Score, Track
+from meloformer.training.config import read_config
 from meloformer.training.train import batcher, train, train_step
 
 ARGS = '--model_size tiny --max_seq_len 256 --batch_size 2 --gradient_accumulation_steps 2 --steps 16 --save_every 6 --val_every 8 --val_windows 2 --log_every 1 --num_workers 1 --sample_bars 1 --questions .5 --drop_players .2'.split()
@@ -230,6 +231,27 @@ def test_the_first_command_line(monkeypatch, corpus_folder):
     assert run('train', [*flags.split(), str(corpus_folder)]) == 0
     a = seen[0]
     assert (a.model_size, a.batch_size, a.gradient_accumulation_steps, a.max_seq_len, a.num_workers, a.epochs) == ('small', 6, 8, 8192, 8, 3)
+
+def test_config_file(monkeypatch, corpus_folder, tmp_path, capsys):
+    "Settings come from a file, flags have the last word, and the rest is as always; a slip is one line that names the file"
+    import meloformer.training.train
+    from meloformer.apps.cli import run
+    seen,f = [],tmp_path/'run.toml'
+    monkeypatch.setattr(meloformer.training.train, 'Trainer', lambda a, ranks: SimpleNamespace(run=lambda: seen.append(a)))
+    f.write_text(f'data = "{corpus_folder}"\nsteps = 5\nmodel_size = "tiny"\nquestions = 0.25\n')
+    assert run('train', ['--config', str(f), '--steps', '7']) == 0
+    a = seen[0]
+    assert (a.steps, a.model_size, a.questions, a.batch_size) == (7, 'tiny', .25, 6)
+    f.write_text('layers = 3')
+    assert run('train', ['--config', str(f)]) == 1
+    assert 'run.toml' in (err := capsys.readouterr().err) and 'layers' in err and len(err.splitlines()) == 1
+
+def test_what_differs_is_named(corpus_folder, tmp_path):
+    go = lambda **kw: train(data=corpus_folder, out=tmp_path, **FEW|kw, steps=1)
+    go()
+    assert read_config(tmp_path/'config.toml').model_size == 'tiny'
+    with pytest.raises(ValueError, match='trained with two_pass = False, now it is True; give'): go(two_pass=True)
+    with pytest.raises(ValueError, match='trained with transpose = 5, now it is 3; give'): go(transpose=3)
 
 def test_accumulation_is_a_bigger_batch(corpus_folder):
     packs,w,ranks = Packs(Corpus(corpus_folder), Window(256)),Window(256),Ranks('cpu')

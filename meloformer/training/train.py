@@ -12,10 +12,8 @@ import json, math, os, re, resource, signal, socket, subprocess, sys, threading,
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 from fastcore.basics import patch
-from fastcore.script import call_parse
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,6 +28,7 @@ from ..net.model import *
 from .optim import *
 from .ranks import *
 from ..net.checkpoint import *
+from .config import *
 from .log import *
 from ..writing.constraints import Ask
 from ..writing.generate import compose
@@ -312,6 +311,12 @@ def _must(self:Trainer):
     return dict(model=str(self.raw.cfg), window=str(self.window), seed=a.seed, transpose=a.transpose, drop_players=a.drop_players, questions=a.questions, attributes=a.attributes, optimizer_kind=a.optimizer, ema=a.ema,
         sparse=a.sparse, set_power=a.set_power, long_seq_len=a.long_seq_len)
 
+def _difference(name, was, now):
+    "Which field of two configurations differs, in words"
+    both = [dict(re.findall(r'(\w+)=([^,)]+)', str(o))) for o in (was, now)]
+    each = [(k, both[0].get(k, 'unset'), both[1].get(k, 'unset')) for k in both[0]|both[1] if both[0].get(k)!=both[1].get(k)] or [(name, was, now)]
+    return ', '.join(f'{k} = {a}, now it is {b}' for k,a,b in each)
+
 @patch
 def _resume(self:Trainer):
     "Load the newest checkpoint into model, optimizer and average"
@@ -321,7 +326,7 @@ def _resume(self:Trainer):
     if s['data']!=self.corpus.fingerprint and self.a.new_data: s |= dict(data=self.corpus.fingerprint, cursor=0, long_cursor=0)
     if s['data']!=self.corpus.fingerprint: raise ValueError(f'{all_[-1]}: was trained on other data than {self.a.data} holds now; give --new_data if that is meant, or another --out')
     for k,v in self._must().items():
-        if s.setdefault(k, v)!=v: raise ValueError(f'{all_[-1]}: was trained with {k} = {s[k]}, now it is {v}; give another --out, or the same settings')
+        if s.setdefault(k, v)!=v: raise ValueError(f'{all_[-1]}: was trained with {_difference(k, s[k], v)}; give another --out, or the same settings')
     offered = MeloFormer.load(all_[-1]).state_dict() # with an average this is the mean
     load_weights(self.raw, offered)
     if self.average:
@@ -359,6 +364,7 @@ def _introduce(self:Trainer):
     if self.packs.dropped_bars: say(f'{self.packs.dropped_bars} bars are longer than a window and left out')
     if self.state['step']: say(f"going on from step {self.state['step']}")
     if self.state['step'] >= self.steps: say(f'the run has its {self.steps} steps; give more --epochs or --steps to train on')
+    if self.ranks.first: write_config(a, self.folder/'config.toml')
     if self.ranks.first: (self.folder/'run.json').write_text(json.dumps(dict(what=what, steps=self.steps, phases=[asdict(p) for p in self.phases], host=socket.gethostname(), pid=os.getpid(), flags=vars(a)), default=str, indent=1)+'\n')
     self.base = baselines(self.corpus, self.val, a.val_windows) if self.val and self.ranks.first else {}
     if self.base: say('counting words on the validation split: ' + ', '.join(f'{k} {v:.2f} bits a note' for k,v in self.base.items()))
@@ -533,70 +539,12 @@ def sample(self:Trainer):
     self.log.picture(s['step'], 'sample', name.with_suffix('.png'))
 
 # %% ../../nbs/training/04_train.ipynb #2bb30c33
-@call_parse
 def train(
-    data: str = None,  # Folder made by meloformer prepare
-    out: str = 'runs/first', # Folder of the run: checkpoints, log, curve, samples; a run that is there is resumed
-    model_size: str = 'small', # tiny, small, base, large or xlarge
-    batch_size: int = 6,   # Windows in a micro-batch, on each card
-    gradient_accumulation_steps: int = 8, # Micro-batches in a step
-    tokens_per_step: int = 0, # Tokens in a step instead, of all cards together and the same in all phases
-    max_seq_len: int = 8192, # Places in a window, summaries included; a multiple of 128
-    long_seq_len: int = 0, # Places in the windows of the end of the run, where these are longer (0: they are not)
-    long_share: float = .2, # Share of the steps with long windows
-    num_workers: int = 8,  # Loader processes, on each card
-    epochs: int = 3,       # Passes over the data
-    steps: int = 0,        # Steps instead of epochs
-    lr: float = 0.,        # Peak learning rate (0: that of the size)
-    schedule: str = 'wsd', # Of the learning rate: wsd (warm up, stay, decay) or cosine
-    optimizer: str = None, # muon or adamw (default: muon; with --shard adamw)
-    weight_decay: float = .1, # Of matrices
-    last_weight_decay: float = None, # At the end of the run, in a line from the first (default: the same)
-    ema: float = 0.,       # Decay of a moving average of the weights, such as 0.999; 0 for none
-    mask: str = 'meloformer', # Which tokens read which: a preset of meloformer.net.masks; edges to cut follow, as in meloformer-SS
-    two_pass: bool = False, # Do tokens read the summaries of the same layer, as in Museformer?
-    transpose: int = 5,    # Move each piece by up to this many semitones
-    drop_players: float = 0., # Share of pieces that lose some of their players
-    questions: float = 0., # Share of pieces written as question and answer, to learn to fill in bars and players
-    attributes: float = 0., # Share of pieces told their key, density, chord size and players, to be asked for them later
-    sparse: float = 0.,    # Share of the later parts of long pieces that show bars from all over the piece before them
-    set_power: float = 1., # Draw each set (first folder below the source) in proportion to its tokens to this power: 1 as they are, 0 all alike
-    dropout: float = 0.,   # Share of activations dropped
-    checkpointing: bool = False, # Recompute activations: less memory, a third more work
-    shard: bool = False,   # Spread weights over all cards, for a model that does not fit on one
-    seed: int = 0,         # Of weights, order and augmentation
-    init_from: str = None, # A run or checkpoint whose weights to begin with, or pretrained: the model that comes along (default: random weights)
-    at_once: bool = False, # Without the first two phases: full batch and all workers from the first step
-    phases: str = None,    # A file of phases, as meloformer profile --phases writes it, or auto: measured when the run begins
-    trace: str = None,     # Steps to trace, such as 20-25 (SIGUSR1 traces the next three)
-    new_data: bool = False, # Go on though the data have changed, from their beginning
-    val_every: int = 250,  # Steps between validations
-    val_windows: int = 50, # Windows to validate on, at most
-    sample_bars: int = 8,  # Bars to write at each validation (0: none)
-    save_every: int = 250, # Steps between checkpoints
-    keep: int = 2,         # Checkpoints to keep, besides the best
-    log_every: int = 10,   # Steps between lines
-    tracker: str = 'tensorboard', # Where curves and pictures go: tensorboard, trackio or wandb
-    precision: str = None, # Of products and activations: bf16 or fp32 (default: bf16 on a card; a processor with bf16 instructions is a third faster with it)
-    device: str = None     # cpu to leave a graphics card alone
-):
+    config=None, # A TOML file with fields of `TrainConfig`
+    **flags      # Fields of `TrainConfig`, which have the last word
+) -> dict: # The state in which the run ended
     "Train a model on a prepared corpus, in three phases; stop it as you like, the same command goes on"
-    optimizer = optimizer or ('adamw' if shard else 'muon')
-    a = SimpleNamespace(**locals())
-    if not data: raise ValueError('give the corpus: --data FOLDER, made by meloformer prepare MIDI_FOLDER FOLDER')
-    for k in ('batch_size','gradient_accumulation_steps','val_every','save_every','log_every','keep','val_windows'):
-        if getattr(a, k) < 1: raise ValueError(f'--{k} is at least 1, not {getattr(a, k)}')
-    for k in ('num_workers','steps','epochs','transpose','tokens_per_step','sample_bars','seed'):
-        if getattr(a, k) < 0: raise ValueError(f'--{k} is not negative, but {getattr(a, k)}')
-    if not (steps or epochs): raise ValueError('give --epochs or --steps')
-    if long_seq_len and long_seq_len <= max_seq_len: raise ValueError(f'--long_seq_len is longer than --max_seq_len {max_seq_len}, not {long_seq_len}')
-    for k in ('lr','dropout','ema','weight_decay','last_weight_decay'):
-        if not 0 <= (getattr(a, k) or 0) < 1: raise ValueError(f'--{k} lies from 0 to below 1, not {getattr(a, k)}')
-    for k in ('drop_players','questions','attributes','sparse','set_power','long_share'):
-        if not 0 <= getattr(a, k) <= 1: raise ValueError(f'--{k} lies from 0 to 1, not {getattr(a, k)}')
-    for k,allowed in dict(schedule=('wsd','cosine'), optimizer=('adamw','muon'), tracker=TRACKERS, precision=(None,'bf16','fp32')).items():
-        if getattr(a, k) not in allowed: raise ValueError(f"--{k} is {' or '.join(filter(None, allowed))}, not {getattr(a, k)!r}")
-    if shard and optimizer=='muon': raise ValueError('--optimizer muon needs whole matrices, which --shard takes apart; leave one of them out')
-    if trace and not re.fullmatch(r'[1-9]\d*-[1-9]\d*', trace): raise ValueError(f'--trace is FROM-TO, two steps such as 20-25, not {trace!r}')
-    if device not in (None, 'cpu'): raise ValueError(f'--device is cpu or left out, not {device!r}')
-    return Trainer(a, Ranks(device, precision)).run()
+    a = read_config(config, **flags)
+    return Trainer(a, Ranks(a.device, a.precision)).run()
+
+train.config = TrainConfig # from which the command draws its flags
