@@ -16,7 +16,7 @@ import meloformer.net.model
 from report import report
 from meloformer.data.corpus import Corpus
 from meloformer.net.masks import PRESETS, RR, RS, SR, SS, bars_back, causal, near_bars, occupancy, same_bar, same_document, same_instrument
-from meloformer.net.model import HEAD, Config, MeloFormer, batch_ids
+from meloformer.net.model import HEAD_DIM, Config, MeloFormer, batch_ids
 from meloformer.data.packing import Packs, Window, reader, stack
 from meloformer.training.optim import lr_at, make_optimizer
 from meloformer.training.ranks import Ranks
@@ -33,7 +33,7 @@ RULES = dict(
 def turned(*coordinates, base=10_000.):
     "Rotary angles over these fields of the ids, each with an equal share of the pairs"
     def f(ids):
-        turns = torch.arange(HEAD//2).tensor_split(len(coordinates))
+        turns = torch.arange(HEAD_DIM//2).tensor_split(len(coordinates))
         angle = torch.cat([(ids.order//2 if c=='order' else getattr(ids, c))[..., None]*base**(-torch.arange(len(t))/len(t)) for c,t in zip(coordinates, turns)], -1)[:, None]
         return angle.cos(),angle.sin()
     return f
@@ -47,7 +47,7 @@ def flops(model, ids):
     c,N = model.cfg,ids.shape[1]
     layers = sum(p.numel() for n,p in model.blocks.named_parameters() if p.ndim==2)
     pairs = sum(int(occupancy(r, ids)[0].sum())*128**2 for r in model.rules)
-    return 6*(N*layers+(N-ids.n_summaries)*c.vocab_size*c.width)+14*HEAD*c.heads*c.layers*pairs
+    return 6*(N*layers+(N-ids.n_summaries)*c.vocab_size*c.width)+14*HEAD_DIM*c.heads*c.layers*pairs
 
 def train(corpus, max_seq_len, budget, steps, lr, seed, mask='meloformer', two_pass=False, turn=None):
     "Bits a note on validation, and what was spent"

@@ -14,7 +14,7 @@ from rivals import RIVALS
 from meloformer.net.attention import GatherPlan, attend
 from meloformer.data.corpus import Corpus
 from meloformer.net.masks import block_lists, occupancy, preset
-from meloformer.net.model import HEAD, batch_ids, config
+from meloformer.net.model import HEAD_DIM, batch_ids, config
 from meloformer.data.packing import Packs, Window, stack
 
 KINDS = dict(gather=GatherPlan, **RIVALS)
@@ -41,7 +41,7 @@ def measure(corpus, size, mask, length, repeats, kinds):
     times,plans,blocks,share = {k: [] for k in kinds},[],[],[]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for i,ids in enumerate(windows(corpus, length, repeats+1)):
-        x = [torch.randn(1, h, ids.shape[1], HEAD).requires_grad_() for h in (cfg.heads, cfg.kv_heads, cfg.kv_heads)]
+        x = [torch.randn(1, h, ids.shape[1], HEAD_DIM).requires_grad_() for h in (cfg.heads, cfg.kv_heads, cfg.kv_heads)]
         for k in kinds:
             plan,took = timed(lambda: KINDS[k](rule, ids))
             s = call(plan, x, torch.ones_like(x[0]))

@@ -16,7 +16,7 @@ from fastcore.script import call_parse
 from report import earlier, head, report
 from torch.utils._pytree import tree_leaves
 from meloformer.data.corpus import Corpus
-from meloformer.budget.cost import StandIn, allocated, memory, step_work
+from meloformer.budget.cost import FakePlan, allocated, memory, step_work
 from meloformer.net.model import MeloFormer, config
 from meloformer.training.optim import make_optimizer
 from meloformer.data.packing import Packs, Window
@@ -37,7 +37,7 @@ def measure(corpus, cell, repeats):
     predicting = time.perf_counter()-start
     def batch(i):
         b = make([packs[i]])
-        return b._replace(plan=StandIn(b.ids.shape)) if compiled else b
+        return b._replace(plan=FakePlan(b.ids.shape)) if compiled else b
     before = rss()
     for i in range(repeats+1):
         b,start = batch(i),time.process_time()

@@ -19,7 +19,7 @@ from meloformer.net.attention import attend, make_plan, no_dense_fallback
 from meloformer.budget.hardware import CARDS, ONE_CORE, SHARES, card_speed, find_card
 from meloformer.net.masks import FIELDS, PRESETS, block_lists, occupancy, preset, toy_ids
 from meloformer.net.cache import Cache
-from meloformer.net.model import HEAD, Config, MeloFormer, config, leaks, losses, shake
+from meloformer.net.model import HEAD_DIM, Config, MeloFormer, config, leaks, losses, randomize_weights
 from meloformer.budget.profile import Job, _trial, job_work, machine, predict_memory, predict_seconds
 from meloformer.training.log import compiled_for, read_compiled, write_compiled
 
@@ -39,7 +39,7 @@ def seconds(f, n=5, warm=2):
         took.append(time.perf_counter()-t)
     return median(took)
 
-def music(length, batch=1, seed=0): return toy_ids(length*31//32, length//32, documents=1+seed%3, bar_tokens=120, programs=8, batch=batch, seed=seed)
+def toy_batch(length, batch=1, seed=0): return toy_ids(length*31//32, length//32, documents=1+seed%3, bar_tokens=120, programs=8, batch=batch, seed=seed)
 def off(a, b): return ((a.detach().double()-b.detach().double()).norm()/b.detach().double().norm()).item()
 
 # ------------------------------------------------------------------------------------------------ checks
@@ -48,7 +48,7 @@ def parity(rule, dtype, heads, kv_heads, length=2048):
     "Largest relative error of output and gradients of the compiled kernel"
     ids = toy_ids(length-256, 256, documents=3, bar_tokens=20, padding=100, batch=2)
     g = torch.Generator().manual_seed(0)
-    x = [torch.randn(2, h, length, HEAD, generator=g).to(DEVICE, dtype).requires_grad_() for h in (heads, kv_heads, kv_heads)]
+    x = [torch.randn(2, h, length, HEAD_DIM, generator=g).to(DEVICE, dtype).requires_grad_() for h in (heads, kv_heads, kv_heads)]
     plan,slow = make_plan(rule, ids, device=DEVICE).to(DEVICE),make_plan(rule, ids, 'dense').to(DEVICE)
     fast = (lambda q,k,v,p: attend(q, k, v, p.bind(rule)))
     if CUDA:
@@ -74,18 +74,18 @@ def check_model(small):
     for two_pass in (False, True):
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
-        m = shake(MeloFormer(Config(**vars(cfg)|dict(two_pass=two_pass)))).to(DEVICE).train()
+        m = randomize_weights(MeloFormer(Config(**vars(cfg)|dict(two_pass=two_pass)))).to(DEVICE).train()
         f = torch.compile(m, dynamic=False, fullgraph=True) if CUDA else m
         grads = []
         for half in (False, True):
             for seed in range(3):
-                ids = music(1024, 2, seed)
+                ids = toy_batch(1024, 2, seed)
                 tokens = torch.randint(64, (2, 992), generator=torch.Generator().manual_seed(seed)).to(DEVICE)
                 m.zero_grad()
                 with torch.autocast(DEVICE, torch.bfloat16, enabled=half): loss = losses(f(tokens, ids.to(DEVICE), m.plan(ids, device=DEVICE).to(DEVICE)), tokens.roll(-1, 1)).sum()
                 loss.backward()
             grads.append(torch.cat([p.grad.flatten() for p in m.parameters()]))
-        back,ahead = leaks(m.eval(), tokens[:1], music(1024).to(DEVICE), 500, 'flex' if CUDA else 'gather')
+        back,ahead = leaks(m.eval(), tokens[:1], toy_batch(1024).to(DEVICE), 500, 'flex' if CUDA else 'gather')
         name = 'two passes' if two_pass else 'one pass'
         res[name] = dict(bf16_gradient_error=round(off(grads[1], grads[0]), 4), leak=back, reach_ahead=round(ahead, 3), graphs=torch._dynamo.utils.counters['stats']['unique_graphs'])
         assert back<1e-3 and ahead>1e-3 and (not CUDA or (res[name]['graphs']<=4 and res[name]['bf16_gradient_error']<2e-2)), res
@@ -95,7 +95,7 @@ def check_blocks(small):
     "Block lists on the device: equal to those of the processor, and how long they take"
     res = {}
     for length in (4096,) if small else (8192, 16384, 32768):
-        here,rule = music(length, seed=1),preset('meloformer')
+        here,rule = toy_batch(length, seed=1),preset('meloformer')
         there = here.to(DEVICE)
         a,b = block_lists(*occupancy(rule, here)),block_lists(*occupancy(rule, there))
         assert all(torch.equal(a[k], b[k].cpu()) for k in a)

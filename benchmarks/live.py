@@ -11,7 +11,7 @@ import numpy as np
 from fastcore.script import call_parse
 from report import earlier, head, report
 from meloformer.writing.generate import Ask
-from meloformer.apps.live import STOP, Inbox, Performer, Tape, Thinker, served_first
+from meloformer.apps.live import STOP, Inbox, Performer, RecordedPort, Thinker, realtime_priority
 from meloformer.net.model import MeloFormer
 from meloformer.net.checkpoint import find_checkpoint
 
@@ -35,14 +35,14 @@ def shares(thinker, inbox, bars, seed=0):
 
 def performance(thinker, inbox, seconds, seed=1):
     "What happened in so many seconds, and how long the stop took"
-    tape,asked = Tape(inbox),[]
+    tape,asked = RecordedPort(inbox),[]
     def stop():
         asked.append(inbox.now())
         inbox.put(STOP)
     thinker.ask(Ask(tempo=120), seed, forever=True)
     threading.Timer(seconds, stop).start()
     p = Performer(tape, inbox, tempo=120)
-    with served_first() as first: log = p.perform(p.play, thinker)
+    with realtime_priority() as first: log = p.perform(p.play, thinker)
     return log,first,tape.sent[-1][0]-asked[0]
 
 @call_parse
@@ -66,7 +66,7 @@ def main(
     row = dict(size=f'{size/1e6:.1f} M parameters', commit=head(), load_average=round(os.getloadavg()[0], 1),
         seconds_to_load=round(loaded, 2), seconds_to_first_bar=dict(median=round(float(np.median(begin)), 3), most=round(max(begin), 3)),
         thinking_over_bar=dict(bars=bars, median=round(float(np.median(share)), 3), p95=round(float(np.quantile(share, .95)), 3), most=round(max(share), 3)),
-        performance=dict(seconds=seconds, served_first=first, bars=len(log.bars), notes=log.notes, messages=log.sent, late_by_more_than_10_ms=log.late, dropped=log.dropped,
+        performance=dict(seconds=seconds, realtime_priority=first, bars=len(log.bars), notes=log.notes, messages=log.sent, late_by_more_than_10_ms=log.late, dropped=log.dropped,
             ms_late=dict(median=round(float(np.median(late)), 2), p99=round(float(np.quantile(late, .99)), 2), most=round(1000*log.worst, 2)),
             underruns=log.underruns, beats_waited=log.waited, ms_to_stop=round(1000*stopped, 2), thinking_share=round(sum(busy)/(log.end-log.start), 3)))
     report('live', ('mido',), command='python benchmarks/live.py RUN', rows=sorted([r for r in earlier('live') if r['size']!=row['size']]+[row], key=lambda r: float(r['size'].split()[0])))

@@ -24,7 +24,7 @@ def main(
     corpus,window = Corpus(corpus, 'train'),Window(max_seq_len)
     net = MeloFormer(config('tiny'))
     card,processor = batcher(net, window, 'cuda'),batcher(net, window)
-    plain,asked = Packs(corpus, window),Packs(corpus, window, transpose=5, drop_players=.3, questions=.5)
+    plain,asked = Packs(corpus, window),Packs(corpus, window, transpose=5, track_dropout=.3, infill_prob=.5)
     kinds = dict(plain=lambda i: plain[i], augmented=lambda i: asked[i], batches=lambda i: card([asked[i]]), batches_on_cpu=lambda i: processor([asked[i]]))
     rates = {k: [] for k in kinds}
     full = sum(int((plain[i]['document']>=0).sum()) for i in range(len(plain)))/len(plain)/window.tokens

@@ -13,14 +13,14 @@ from meloformer.writing.constraints import Ask, Tracker, parse_instruments, piec
 from meloformer.music.grid import DRUMS, TEMPOS
 from meloformer.tokens.hid import HID, random_walk
 from meloformer.net.masks import PRESETS
-from meloformer.net.model import Config, MeloFormer, shake
+from meloformer.net.model import Config, MeloFormer, randomize_weights
 from meloformer.writing.rules import chords_in_scale, parse_rules
 from meloformer.music.score import Score
 
 HID24 = HID()
 def model(mask='meloformer'):
     torch.manual_seed(0)
-    return shake(MeloFormer(Config(width=64, layers=2, heads=1, kv_heads=1, mask=mask)), .02)
+    return randomize_weights(MeloFormer(Config(width=64, layers=2, heads=1, kv_heads=1, mask=mask)), .02)
 
 def write(ask, seed=0, mask='meloformer'): return np.array(list(compose(model(mask), HID24, ask, seed)))
 
@@ -34,7 +34,7 @@ def stepped(m, tokens, numbers=None, cache=None, start=0):
         if i < start: continue
         if new:
             read(0, closing)
-            cache.turn(0, track.bar)
+            cache.close_bar(0, track.bar)
         got.append(read(t, track.row))
     return torch.stack(got),cache
 

@@ -7,7 +7,7 @@ from conftest import slowness
 from meloformer.data import corpus
 from meloformer.data.corpus import build, encode_file, find_midi
 from meloformer.tokens.hid import HID
-from meloformer.music.midi import NOTICES, MidiError, clean, shown
+from meloformer.music.midi import NOTICES, MidiError, clean, printable
 from meloformer.data.parallel import file_map
 from meloformer.music.score import Score, Track
 
@@ -311,8 +311,8 @@ def test_strange_names(strange, tmp_path):
     assert sum(o['reason']=='unreadable' for o in rows) == 5 and sum(o['reason']=='duplicate' for o in rows) >= 1
 
 def test_names_are_shown():
-    assert shown('a\nb\x1b[31m\udcff\u202e.mid') == 'a\\nb\\x1b[31m\\xff\\u202e.mid'
-    assert shown('文件_🎵.mid') == '文件_🎵.mid'
+    assert printable('a\nb\x1b[31m\udcff\u202e.mid') == 'a\\nb\\x1b[31m\\xff\\u202e.mid'
+    assert printable('文件_🎵.mid') == '文件_🎵.mid'
     assert str(MidiError('a\nb', 'is empty')) == 'a\\nb: is empty'
 
 def test_unreadable_folder(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from meloformer.data.corpus import Corpus
 from meloformer.net.masks import PRESETS
-from meloformer.net.model import Config, MeloFormer, batch_ids, losses, shake
+from meloformer.net.model import Config, MeloFormer, batch_ids, losses, randomize_weights
 from meloformer.data.packing import IGNORE, Packs, Window, assemble, stack
 from meloformer.tokens.infill import Part, restated
 
@@ -13,7 +13,7 @@ WINDOW = Window(512)
 @pytest.fixture(scope='module')
 def packs(corpus_folder): return Packs(Corpus(corpus_folder), WINDOW)
 
-def model(mask='meloformer'): return shake(MeloFormer(Config(width=64, layers=3, heads=1, kv_heads=1, mask=mask)))
+def model(mask='meloformer'): return randomize_weights(MeloFormer(Config(width=64, layers=3, heads=1, kv_heads=1, mask=mask)))
 
 @torch.no_grad()
 def logits(m, batch, backend='gather'):

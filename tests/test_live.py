@@ -7,8 +7,8 @@ from meloformer.apps.cli import run
 from meloformer.tokens.edit import cut
 from meloformer.writing.generate import Ask
 from meloformer.tokens.hid import HID, random_walk
-from meloformer.apps.live import LATE, STOP, Inbox, Performer, Reader, Rehearsal, Tape, Thinker, Thought, call_score
-from meloformer.net.model import Config, MeloFormer, shake
+from meloformer.apps.live import LATE, STOP, Inbox, Performer, Reader, FakeClock, RecordedPort, Thinker, Thought, call_score
+from meloformer.net.model import Config, MeloFormer, randomize_weights
 from meloformer.music.score import NOTE, Score, Track, columns
 
 HID24 = HID()
@@ -32,8 +32,8 @@ def all_end(messages):
         elif m.type=='note_off': on.remove((m.channel, m.note))
     assert not on
 
-def perform(bars, seconds, ahead=2, n=None, events=(), port=Tape):
-    inbox = Rehearsal()
+def perform(bars, seconds, ahead=2, n=None, events=(), port=RecordedPort):
+    inbox = FakeClock()
     tape = port(inbox)
     for at,what in events: inbox.put(what, at)
     p = Performer(tape, inbox)
@@ -64,8 +64,8 @@ def test_too_slow(seed):
         def more(self):
             super().more()
             arrived[self.n-1] = self.free
-    inbox = Rehearsal()
-    tape = Tape(inbox)
+    inbox = FakeClock()
+    tape = RecordedPort(inbox)
     p = Performer(tape, inbox)
     p.perform(p.play, Noted(bars, inbox, lambda i: float(took[i])), len(bars), 1)
     under = beats = 0
@@ -90,8 +90,8 @@ def test_stopped(at):
     if at > 1.5: assert {m.channel for _,m in p.sent if m.type=='control_change' and m.control==123} == {0, 1, 2}
 
 def test_thinker_fails():
-    inbox = Rehearsal()
-    tape = Tape(inbox)
+    inbox = FakeClock()
+    tape = RecordedPort(inbox)
     inbox.put(ValueError('out of ideas'), 2.1)
     p = Performer(tape, inbox)
     with pytest.raises(ValueError, match='out of ideas'): p.perform(p.play, Reader([plain()], inbox, .5), 100)
@@ -100,11 +100,11 @@ def test_thinker_fails():
 
 def test_interrupted():
     "Ctrl-C, where nobody took care of it"
-    class Port(Tape):
+    class Port(RecordedPort):
         def send(self, m):
             super().send(m)
             if len(self.sent)==21: raise KeyboardInterrupt
-    inbox = Rehearsal()
+    inbox = FakeClock()
     tape = Port(inbox)
     p = Performer(tape, inbox)
     with pytest.raises(KeyboardInterrupt): p.perform(p.play, Reader([plain()], inbox, .5), 100)
@@ -113,7 +113,7 @@ def test_interrupted():
 
 def test_asleep():
     "The machine slept for two bars: no burst of old notes, and the music goes on at a bar line that is yet to come"
-    class Port(Tape):
+    class Port(RecordedPort):
         slept = False
         def send(self, m):
             if self.inbox.time > 3 and not self.slept: self.inbox.time,self.slept = self.inbox.time+4.3,True
@@ -132,7 +132,7 @@ def test_seventeen_players():
 def test_real_clock():
     "Eight bars of a second and stopped by another thread; how late depends on the machine, so the bounds are wide"
     inbox = Inbox()
-    tape,fast = Tape(inbox),plain()
+    tape,fast = RecordedPort(inbox),plain()
     fast.tempos['bpm'] = 240
     class Now:
         def more(self): inbox.put(Thought(0, fast, 0.))
@@ -158,7 +158,7 @@ def test_call():
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp('model')/'m'
     torch.manual_seed(0)
-    shake(MeloFormer(Config(width=64, layers=2, heads=1, kv_heads=1)), .02).save(path, HID24)
+    randomize_weights(MeloFormer(Config(width=64, layers=2, heads=1, kv_heads=1)), .02).save(path, HID24)
     return path
 
 def rows(path): return [json.loads(o) for o in path.read_text().splitlines()] if path.exists() else []

@@ -5,11 +5,11 @@ import pytest, torch
 from commands import Command
 from conftest import slowness
 from meloformer.apps import cli
-from meloformer.budget.cost import KINDS, MemoryLaw, Speed, StandIn, allocated, memory, step_work
+from meloformer.budget.cost import KINDS, MemoryLaw, Speed, FakePlan, allocated, memory, step_work
 from meloformer.net.masks import toy_ids
 from meloformer.net.model import Config, MeloFormer, config, count_parameters, losses
 from meloformer.training.optim import make_optimizer
-from meloformer.budget.profile import Job, confirm, longest, machine, measure, most_windows, music, need, predict_memory, shares
+from meloformer.budget.profile import Job, confirm, longest, machine, measure, most_windows, toy_batch, required_bytes, predict_memory, shares
 from meloformer.net.checkpoint import checkpoints
 from meloformer.training.train import read_phases, train
 
@@ -42,7 +42,7 @@ def test_memory_compiled(checkpointing):
     said = memory(cfg, 2048, backend='flex', half=True).total
     def run():
         torch._dynamo.reset()
-        steps(cfg, 2048, 'adamw', True, torch.compile(MeloFormer(cfg), dynamic=False, fullgraph=True), StandIn((1, 2048)), 3)
+        steps(cfg, 2048, 'adamw', True, torch.compile(MeloFormer(cfg), dynamic=False, fullgraph=True), FakePlan((1, 2048)), 3)
     assert said == pytest.approx(allocated(run), rel=.1)
 
 def test_memory_of_parts():
@@ -71,15 +71,15 @@ def test_speed_counts_all():
     s = Speed(10., 5., 2., 4., .5)
     assert s.seconds(10, 10, 10, 8)==1+2+5+2+.5
     job = Job('tiny', 1024, cuda=False)
-    w = step_work(job.cfg, music(job), memory(job.cfg, 1024), 'gather')
+    w = step_work(job.cfg, toy_batch(job), memory(job.cfg, 1024), 'gather')
     assert all(v>0 for v in w.values())
 
 def test_longest_and_largest():
     job = Job('tiny', 2048, cuda=False, half=False, optimizer='adamw')
     n = longest(job, 8e9)
-    assert need(replace(job, length=n))<=8e9<need(replace(job, length=n+max(128, n//50//128*128)))
+    assert required_bytes(replace(job, length=n))<=8e9<required_bytes(replace(job, length=n+max(128, n//50//128*128)))
     b = most_windows(job, 8e9)
-    assert need(replace(job, batch_size=b))<=8e9<need(replace(job, batch_size=b+1+b//50))
+    assert required_bytes(replace(job, batch_size=b))<=8e9<required_bytes(replace(job, batch_size=b+1+b//50))
 
 def test_confirm_never_answers_what_did_not_run():
     ran = []

@@ -20,7 +20,7 @@ from meloformer.music.score import NOTE, Score, Track
 from meloformer.training.config import read_config
 from meloformer.training.train import batcher, train, train_step
 
-ARGS = '--model_size tiny --max_seq_len 256 --batch_size 2 --gradient_accumulation_steps 2 --steps 16 --save_every 6 --val_every 8 --val_windows 2 --log_every 1 --num_workers 1 --sample_bars 1 --questions .5 --drop_players .2'.split()
+ARGS = '--model_size tiny --max_seq_len 256 --batch_size 2 --gradient_accumulation_steps 2 --steps 16 --save_every 6 --val_every 8 --val_windows 2 --log_every 1 --num_workers 1 --sample_bars 1 --infill_prob .5 --track_dropout .2'.split()
 
 def start(data, out, *more): return Command('train', '--data', data, '--out', out, *ARGS, *more, merged=True)
 def weights(run): return (checkpoints(run)[-1]/'model.safetensors').read_bytes()
@@ -104,13 +104,13 @@ batches = reader(packs, 0, 4//ranks.world, rank=ranks.rank, world=ranks.world, m
 for i in range(6):
     if i==3: # taken apart and put together again
         w,o = whole_weights(raw),whole_optimizer(raw, opt)
-        if ranks.first: torch.save(dict(weights=w, optimizer=o), kept)
-        ranks.wait()
+        if ranks.is_main: torch.save(dict(weights=w, optimizer=o), kept)
+        ranks.barrier()
         s = torch.load(kept, weights_only=True)
         load_weights(raw, s['weights'])
         load_optimizer(raw, opt, s['optimizer'])
     losses.append(train_step(model, opt, [next(batches) for _ in range(2)], ranks)[0])
-if ranks.first: print(json.dumps(losses))
+if ranks.is_main: print(json.dumps(losses))
 if ranks.world>1: dist.destroy_process_group()
 '''
 
@@ -241,7 +241,8 @@ def test_config_file(monkeypatch, corpus_folder, tmp_path, capsys):
     f.write_text(f'data = "{corpus_folder}"\nsteps = 5\nmodel_size = "tiny"\nquestions = 0.25\n')
     assert run('train', ['--config', str(f), '--steps', '7']) == 0
     a = seen[0]
-    assert (a.steps, a.model_size, a.questions, a.batch_size) == (7, 'tiny', .25, 6)
+    assert (a.steps, a.model_size, a.infill_prob, a.batch_size) == (7, 'tiny', .25, 6)
+    assert run('train', ['--data', 'x', '--questions=.3']) == 1 and '--questions is called --infill_prob now' in capsys.readouterr().err
     f.write_text('layers = 3')
     assert run('train', ['--config', str(f)]) == 1
     assert 'run.toml' in (err := capsys.readouterr().err) and 'layers' in err and len(err.splitlines()) == 1

@@ -54,7 +54,10 @@ def run(
     "Run one command"
     try:
         f = command(name)
-        a = vars(flags_of(f, name).parse_args(list(map(_underscored, args))))
+        typed = list(map(_underscored, args))
+        for old,new in getattr(f, 'renamed', {}).items():
+            if any(o.partition('=')[0]=='--'+old for o in typed): raise ValueError(f'--{old} is called --{new} now')
+        a = vars(flags_of(f, name).parse_args(typed))
         f(**{k: v for k,v in a.items() if k not in ('pdb','xtra')})
         sys.stdout.flush()
     except BrokenPipeError: # whoever reads what is printed has seen enough

@@ -27,7 +27,7 @@ def place(
     windows = job.batch_size*job.micro_batches
     for checkpointing in ((True,) if job.checkpointing else (False, True)):
         one = replace(job, checkpointing=checkpointing, batch_size=1, micro_batches=2)
-        if need(replace(one, batch_size=windows, micro_batches=1)) <= memory: return replace(one, batch_size=windows, micro_batches=1)
+        if required_bytes(replace(one, batch_size=windows, micro_batches=1)) <= memory: return replace(one, batch_size=windows, micro_batches=1)
         if n := most_windows(one, memory):
             n = -(-windows//-(-windows//min(n, windows))) # even batches
             return replace(one, batch_size=n, micro_batches=-(-windows//n))
@@ -57,9 +57,9 @@ def plan_on(
 ) -> Plan:
     "A run on one machine"
     at = place(job, memory)
-    if not at: return Plan(name, None, need(replace(job, batch_size=1, micro_batches=1, checkpointing=True)), (), (), price, False)
+    if not at: return Plan(name, None, required_bytes(replace(job, batch_size=1, micro_batches=1, checkpointing=True)), (), (), price, False)
     each = tuple(at.tokens/predict_seconds(at, s) for s in speeds)
-    return Plan(name, at, need(at), each, tuple(tokens/each[i] for i in (1, 2, 0)), price, False)
+    return Plan(name, at, required_bytes(at), each, tuple(tokens/each[i] for i in (1, 2, 0)), price, False)
 
 def plan_cards(
     job: Job,

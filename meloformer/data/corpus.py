@@ -40,9 +40,9 @@ def _is_midi(p): return p.suffix.lower() in SUFFIXES or (not p.suffix and _begin
 def _listed(p):
     "The paths in a text file"
     data = p.read_bytes()
-    if b'\0' in data: raise ValueError(f'{shown(p)}: is neither a MIDI file ({", ".join(sorted(SUFFIXES))}) nor a text file of paths')
+    if b'\0' in data: raise ValueError(f'{printable(p)}: is neither a MIDI file ({", ".join(sorted(SUFFIXES))}) nor a text file of paths')
     res = [Path(o) for o in os.fsdecode(data).replace('\r\n', '\n').split('\n') if o.strip()]
-    if not res: raise ValueError(f'{shown(p)}: names no files; write one path a line')
+    if not res: raise ValueError(f'{printable(p)}: names no files; write one path a line')
     return res
 
 def _walk(folder):
@@ -63,11 +63,11 @@ def walk_midi(
 ): # Yields paths; those of a folder are sorted
     "The MIDI files that `source` stands for, one by one; `ValueError` says what is wrong if there are none"
     p,found = Path(source),False
-    if not p.exists(): raise ValueError(f'{shown(source)}: there is no such file or folder')
+    if not p.exists(): raise ValueError(f'{printable(source)}: there is no such file or folder')
     for o in _walk(p) if p.is_dir() else [p] if _is_midi(p) else _listed(p):
         found = True
         yield o
-    if not found: raise ValueError(f'{shown(source)}: holds no MIDI files ({", ".join(sorted(SUFFIXES))})')
+    if not found: raise ValueError(f'{printable(source)}: holds no MIDI files ({", ".join(sorted(SUFFIXES))})')
 
 def find_midi(
     source # What `walk_midi` takes
@@ -400,7 +400,7 @@ def _begin(source, out, settings):
     part.mkdir(parents=True, exist_ok=True)
     with open(part/'lock', 'w') as lock:
         try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError: raise ValueError(f'{shown(out)}: another meloformer prepare is working on it') from None
+        except OSError: raise ValueError(f'{printable(out)}: another meloformer prepare is working on it') from None
         f = part/'settings.json'
         if not f.exists() or f.read_text()!=settings:
             for o in part.iterdir():
@@ -443,7 +443,7 @@ def build(
 ) -> dict: # The manifest
     "Encode a folder of MIDI into a corpus at `out`; stopped at any moment, the same call goes on from there"
     out,hid = Path(out),hid or HID()
-    if out.exists(): raise ValueError(f'{shown(out)}: exists already; choose another folder or remove it')
+    if out.exists(): raise ValueError(f'{printable(out)}: exists already; choose another folder or remove it')
     how = dict(version=2, source=str(source), hid=hid.positions_per_beat, limits=asdict(limits), pedal=pedal, beats=str(beats))
     with _naming(out.with_name(out.name+'.part')), _begin(source, out, json.dumps(how)) as part:
         total,journal = sum(1 for _ in _paths(part/'paths')),Journal(part)
@@ -460,8 +460,8 @@ def build(
         hid.save(done)
         info = how | _assemble(journal, source, done, val_share, max_overlap, group_overlap, _bundles(_paths(part/'paths'), together))
         why = ''
-        if not info['counts'].get('kept'): why = f'{shown(source)}: no file could be kept: {_reasons(info)}'
-        elif not info['tokens'].get('train'): why = f'{shown(source)}: every piece fell into the validation split; give more files or a smaller --val_share'
+        if not info['counts'].get('kept'): why = f'{printable(source)}: no file could be kept: {_reasons(info)}'
+        elif not info['tokens'].get('train'): why = f'{printable(source)}: every piece fell into the validation split; give more files or a smaller --val_share'
         if not why:
             info |= dict(fits=_fits(done), val_share=val_share, max_overlap=max_overlap, group_overlap=group_overlap, together=together, fingerprint=_digest(done, info['sets']))
             (done/'report.html').write_text(_report(info, done))
@@ -494,7 +494,7 @@ def summary(
     for s in tok: res.append(f'{s}: {tok[s]:,} tokens, {notes[s]:,} notes, {bars[s]:,} bars; {tok[s]/notes[s]:.2f} tokens a note, {tok[s]/bars[s]:.0f} a bar')
     if len(info['sets']) > 1: # files.jsonl has the rest
         for k,v in info['sets'].items():
-            res.append(f"set {shown(k) or '(none)'}: {v.get('kept', 0)} of {v['files']} files, {v.get('train', 0):,} tokens for training, {v.get('val', 0):,} for validation")
+            res.append(f"set {printable(k) or '(none)'}: {v.get('kept', 0)} of {v['files']} files, {v.get('train', 0):,} tokens for training, {v.get('val', 0):,} for validation")
     res.append('whole in a window: '+', '.join(f'{v:.0%} in {int(k):,}' for k,v in info['fits'].items())+' tokens')
     if info['mended']: res.append(f"mended, in files: {_listing(info['mended'])}")
     if info['dropped']: res.append(f"not kept, in events: {_listing(info['dropped'])}")
@@ -589,13 +589,13 @@ def prepare(
     for o in meters.split(): parse_meter(o)
     try: re.compile(together)
     except re.error as e: raise ValueError(f'--together {together!r} is no regular expression ({e})') from None
-    if beats and not Path(beats).is_dir(): raise ValueError(f'{shown(beats)}: there is no such folder of beats')
+    if beats and not Path(beats).is_dir(): raise ValueError(f'{printable(beats)}: there is no such folder of beats')
     for k,v in dict(max_overlap=max_overlap, group_overlap=group_overlap).items():
         if not 0 < v <= 1: raise ValueError(f'--{k} is a share above 0 and up to 1, not {v}')
     info = build(source, out, HID(positions_per_beat), limits, val_share, (os.cpu_count() or 1) if workers<0 else workers, pedal=pedal,
         max_overlap=max_overlap, group_overlap=group_overlap, dask=dask, beats=beats, together=together)
     _say(summary(info))
-    _say(f'written to {shown(out)}; every file and its fate: {shown(Path(out)/"files.jsonl")}; in pictures: {shown(Path(out)/"report.html")}')
+    _say(f'written to {printable(out)}; every file and its fate: {printable(Path(out)/"files.jsonl")}; in pictures: {printable(Path(out)/"report.html")}')
 
 # %% ../../nbs/data/03_corpus.ipynb #15c673ee
 def check_file(path, hid):
@@ -623,5 +623,5 @@ def check(
     if mended: _say(f'mended, in files: {_listing(mended)}')
     if dropped: _say(f'not kept, in events: {_listing(dropped)}')
     for o in res:
-        if o[1]=='different': _say(f'different: {shown(o[0])}')
+        if o[1]=='different': _say(f'different: {printable(o[0])}')
     if c['different']: raise SystemExit(1)

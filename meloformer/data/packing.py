@@ -111,8 +111,8 @@ class Packs(Dataset):
         window: Window,
         seed: int = 0,
         transpose: int = 0, # Each piece is moved by up to this many semitones, up or down
-        drop_players: float = 0., # Share of pieces that lose some of their players
-        questions: float = 0., # Share of pieces written as question and answer
+        track_dropout: float = 0., # Share of pieces that lose some of their players
+        infill_prob: float = 0., # Share of pieces written as question and answer
         attributes: float = 0., # Share of pieces told what they are like; each attribute of them half of the time
         task: str = None, # Ask only questions of this task, and have only their answers guessed
         sparse: float = 0., # Share of the later parts of long pieces that show older bars instead of those just before
@@ -120,7 +120,7 @@ class Packs(Dataset):
         shuffle: bool = True # Without: one pass, each piece once and cut in one way, for validation
     ):
         self.corpus,self.window,self.seed,self.shuffle = corpus,window,seed,shuffle
-        self.transpose,self.drop_players,self.questions,self.attributes,self.task = transpose,drop_players,questions,attributes,task
+        self.transpose,self.track_dropout,self.infill_prob,self.attributes,self.task = transpose,track_dropout,infill_prob,attributes,task
         self.sparse,self.times = sparse,times_drawn(corpus, set_power)
         self._plans,self._edges = {},[0]
 
@@ -197,10 +197,10 @@ def _document(self:Packs, chunk, rng, room, slots):
     "What becomes of a chunk: its tokens, changed by chance, and the numbers of its bars"
     hid,(t,numbers) = self.corpus.hid,self._bars_of(chunk, rng)
     if self.transpose: t = transposed(hid, t, int(rng.integers(-self.transpose, self.transpose+1)))
-    if self.drop_players and rng.random() < self.drop_players: t = without(hid, t, some_of(rng, len(players(hid, t)[0])))
+    if self.track_dropout and rng.random() < self.track_dropout: t = without(hid, t, some_of(rng, len(players(hid, t)[0])))
     if self.attributes and t[0]==BOS and rng.random() < self.attributes: t = self._told(t, rng, room)
     gaps = numbers[-1]-numbers[0] != len(numbers)-1
-    if gaps or not (self.questions and rng.random() < self.questions): return Part(t, numbers)
+    if gaps or not (self.infill_prob and rng.random() < self.infill_prob): return Part(t, numbers)
     part = context_first(hid, t, *draw_question(rng, len(numbers), len(players(hid, t)[0]), self.task), room, slots)
     return part._replace(bars=numbers[part.bars], silent=part.question if self.task else part.silent)
 

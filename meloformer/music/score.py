@@ -119,7 +119,7 @@ def read(cls:Score,
 ) -> Score:
     "The score in a MIDI file; `MidiError` if there is none to be had"
     data,size = _bytes(path)
-    if size > len(data) and data[:4] in (b'MThd',b'RIFF') and goes_beyond(data): raise MidiError(path, f'is {size>>20} MB; the largest read is {MAX_MB} MB')
+    if size > len(data) and data[:4] in (b'MThd',b'RIFF') and is_truncated(data): raise MidiError(path, f'is {size>>20} MB; the largest read is {MAX_MB} MB')
     res = cls.from_bytes(data, path, pedal)
     if size > len(data): res.notices['trailing_bytes'] = res.notices.get('trailing_bytes', 0)+size-len(data)
     return res

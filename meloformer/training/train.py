@@ -145,19 +145,19 @@ def batcher(
 def micro_loss(model, batch, ranks):
     "Loss of each label of one micro-batch, in nats, shape (B*T,); 0 where there is none"
     b = batch.to(ranks.device)
-    with torch.autocast(ranks.device.type, torch.bfloat16, enabled=ranks.half): logits = model(b.tokens, b.ids, b.plan)
+    with torch.autocast(ranks.device.type, torch.bfloat16, enabled=ranks.bf16): logits = model(b.tokens, b.ids, b.plan)
     return losses(logits, b.labels)
 
 def train_step(model, optimizer, batches, ranks, most_norm=1., spike=math.inf):
     "One optimizer step over micro-batches; (nats a token, tokens, gradient norm), and whether it was taken: all finite, the norm up to `spike`"
-    tokens, = ranks.total(sum(int((b.labels!=IGNORE).sum()) for b in batches))
+    tokens, = ranks.all_reduce(sum(int((b.labels!=IGNORE).sum()) for b in batches))
     total = 0.
     for i,b in enumerate(batches):
-        with gradients_stay(model, i<len(batches)-1):
+        with no_sync(model, i<len(batches)-1):
             loss = micro_loss(model, b, ranks).sum()
             (loss/tokens*ranks.world).backward()
         total += loss.detach()
-    loss = ranks.total(float(total))[0]/tokens
+    loss = ranks.all_reduce(float(total))[0]/tokens
     norm = clip(model, most_norm)
     good = math.isfinite(loss) and math.isfinite(norm) and norm<=spike
     if good: optimizer.step()
@@ -208,7 +208,7 @@ def validate(
         sums[1].scatter_add_(0, at, (ok & (kind[labels]==PITCH)).double())
         tokens += int(ok.sum())
     model.train()
-    *sums,tokens = ranks.total(*sums.flatten().tolist(), tokens)
+    *sums,tokens = ranks.all_reduce(*sums.flatten().tolist(), tokens)
     loss,notes = np.array(sums).reshape(2, -1)
     bits = {int(f): float(l/math.log(2)/n) for f,l,n in zip(FROM, loss, notes) if n}
     return dict(nats=float(loss.sum()/max(1, tokens)), bits=float(loss.sum()/math.log(2)/max(1, notes.sum())), bits_from=bits, tokens=int(tokens), notes=int(notes.sum()))
@@ -265,21 +265,21 @@ class Trainer:
         self.packs_of = {None: self._packs(self.window), a.long_seq_len: self._packs(longest)}
         self.packs = self.packs_of[None]
         self.val = Packs(val, longest, shuffle=False) if len(val) else None
-        self.tasks = {k: Packs(val, self.window, shuffle=False, questions=1., task=k) for k in TASKS} if len(val) and a.questions else {}
+        self.tasks = {k: Packs(val, self.window, shuffle=False, infill_prob=1., task=k) for k in TASKS} if len(val) and a.infill_prob else {}
         self._plan()
         torch.manual_seed(a.seed)
         self.raw = MeloFormer(config(a.model_size, vocab_size=len(self.corpus.hid), mask=a.mask, two_pass=a.two_pass, dropout=a.dropout, checkpointing=a.checkpointing, attributes=a.attributes>0)).to(ranks.device)
         if a.init_from and not checkpoints(self.folder): take_weights(self.raw, self.corpus.hid, a.init_from)
         self.model = ranks.wrap(self.raw, a.shard)
         self.optimizer = make_optimizer(self.raw, 0., a.weight_decay, a.optimizer)
-        self.average = Average(self.raw, a.ema) if a.ema else None
+        self.average = EMA(self.raw, a.ema) if a.ema else None
         self.make_of = {k: batcher(self.raw, p.window, ranks.device) for k,p in self.packs_of.items()}
         self._resume()
-        self.log = Log(self.folder, self.state['step'], ranks.first, a.tracker, vars(a))
+        self.log = Log(self.folder, self.state['step'], ranks.is_main, a.tracker, vars(a))
 
     def _packs(self, window):
         a = self.a
-        return Packs(self.corpus, window, a.seed, a.transpose, a.drop_players, a.questions, a.attributes, sparse=a.sparse, set_power=a.set_power)
+        return Packs(self.corpus, window, a.seed, a.transpose, a.track_dropout, a.infill_prob, a.attributes, sparse=a.sparse, set_power=a.set_power)
 
     def _plan(self):
         "Phases and steps"
@@ -296,11 +296,11 @@ class Trainer:
     def _tuned(self, full):
         "The file with this machine's phases in the run's folder; measured once, so that a run that goes on has the same"
         a,f = self.a,self.folder/'phases.json'
-        if self.ranks.first and not f.exists():
-            flags = dict(phases=f, model_size=a.model_size, length=a.max_seq_len, batch_size=full.batch_size, gradient_accumulation_steps=full.micro_batches, optimizer=a.optimizer, mask=a.mask, device=self.ranks.device.type, precision='bf16' if self.ranks.half else 'fp32')
+        if self.ranks.is_main and not f.exists():
+            flags = dict(phases=f, model_size=a.model_size, length=a.max_seq_len, batch_size=full.batch_size, gradient_accumulation_steps=full.micro_batches, optimizer=a.optimizer, mask=a.mask, device=self.ranks.device.type, precision='bf16' if self.ranks.bf16 else 'fp32')
             args = [o for k,v in flags.items() for o in (f'--{k}', str(v))]+[f'--{k}' for k in ('checkpointing','two_pass') if getattr(a, k)]
             if subprocess.run([sys.executable, '-m', 'meloformer.apps.cli', 'profile', *args]).returncode: raise ValueError('the phases could not be measured (see above); leave --phases out')
-        self.ranks.wait()
+        self.ranks.barrier()
         return f
 
 # %% ../../nbs/training/04_train.ipynb #0b7ecbd4
@@ -308,7 +308,7 @@ class Trainer:
 def _must(self:Trainer):
     "What must be the same when a run goes on"
     a = self.a
-    return dict(model=str(self.raw.cfg), window=str(self.window), seed=a.seed, transpose=a.transpose, drop_players=a.drop_players, questions=a.questions, attributes=a.attributes, optimizer_kind=a.optimizer, ema=a.ema,
+    return dict(model=str(self.raw.cfg), window=str(self.window), seed=a.seed, transpose=a.transpose, track_dropout=a.track_dropout, infill_prob=a.infill_prob, attributes=a.attributes, optimizer_kind=a.optimizer, ema=a.ema,
         sparse=a.sparse, set_power=a.set_power, long_seq_len=a.long_seq_len)
 
 def _difference(name, was, now):
@@ -323,6 +323,7 @@ def _resume(self:Trainer):
     self.state = dict(step=0, cursor=0, long_cursor=0, best=float('inf'), norms=[], skipped=0, seconds=0., data=self.corpus.fingerprint, **self._must())
     if not (all_ := checkpoints(self.folder)): return
     s = load_state(all_[-1])
+    s |= {new: s.pop(old) for old,new in RENAMED.items() if old in s}
     if s['data']!=self.corpus.fingerprint and self.a.new_data: s |= dict(data=self.corpus.fingerprint, cursor=0, long_cursor=0)
     if s['data']!=self.corpus.fingerprint: raise ValueError(f'{all_[-1]}: was trained on other data than {self.a.data} holds now; give --new_data if that is meant, or another --out')
     for k,v in self._must().items():
@@ -342,14 +343,14 @@ def _save(self:Trainer):
     own = dict(weights=weights) if self.average else {}
     with self.average.instead() if self.average else nullcontext():
         if self.average: weights = {k: v.clone() for k,v in whole_weights(self.raw).items()}
-    if self.ranks.first:
+    if self.ranks.is_main:
         better = self.state.get('val_bits', float('inf')) < self.state['best']
         if better: self.state['best'] = self.state['val_bits'] # before saving: a resumed run must know
         out = save_checkpoint(self.folder, self.raw, self.corpus.hid, weights, dict(optimizer=optimizer, **own, **self.state))
         if better: set_best(self.folder, out)
         prune(self.folder, self.a.keep)
         if self.ranks.device.type=='cuda' and (made := torch.compiler.save_cache_artifacts()): write_compiled(self.folder/'compiled.bin', made[0], compiled_for())
-    self.ranks.wait()
+    self.ranks.barrier()
 
 # %% ../../nbs/training/04_train.ipynb #5f7597ca
 @patch
@@ -364,9 +365,9 @@ def _introduce(self:Trainer):
     if self.packs.dropped_bars: say(f'{self.packs.dropped_bars} bars are longer than a window and left out')
     if self.state['step']: say(f"going on from step {self.state['step']}")
     if self.state['step'] >= self.steps: say(f'the run has its {self.steps} steps; give more --epochs or --steps to train on')
-    if self.ranks.first: write_config(a, self.folder/'config.toml')
-    if self.ranks.first: (self.folder/'run.json').write_text(json.dumps(dict(what=what, steps=self.steps, phases=[asdict(p) for p in self.phases], host=socket.gethostname(), pid=os.getpid(), flags=vars(a)), default=str, indent=1)+'\n')
-    self.base = baselines(self.corpus, self.val, a.val_windows) if self.val and self.ranks.first else {}
+    if self.ranks.is_main: write_config(a, self.folder/'config.toml')
+    if self.ranks.is_main: (self.folder/'run.json').write_text(json.dumps(dict(what=what, steps=self.steps, phases=[asdict(p) for p in self.phases], host=socket.gethostname(), pid=os.getpid(), flags=vars(a)), default=str, indent=1)+'\n')
+    self.base = baselines(self.corpus, self.val, a.val_windows) if self.val and self.ranks.is_main else {}
     if self.base: say('counting words on the validation split: ' + ', '.join(f'{k} {v:.2f} bits a note' for k,v in self.base.items()))
     if self.ranks.device.type=='cuda':
         made,said = read_compiled(self.folder/'compiled.bin', compiled_for())
@@ -468,7 +469,7 @@ def run(self:Trainer) -> dict: # The state it ended in
     a,s,self.meter,self.phase,self.bad = self.a,self.state,_Meter(),None,0
     self._introduce()
     self.meter.reset()
-    with Stop() as stop, self._reading() as batches_of, Tracer(self.folder, a.trace or '', self.ranks.first, self.log.say) as tracer:
+    with Stop() as stop, self._reading() as batches_of, Tracer(self.folder, a.trace or '', self.ranks.is_main, self.log.say) as tracer:
         while s['step'] < self.steps:
             now = next(p for p in self.phases if p.until is None or s['step'] < p.until)
             if now is not self.phase:
@@ -478,7 +479,7 @@ def run(self:Trainer) -> dict: # The state it ended in
             with torch.profiler.record_function('step'): norm = self.step(batches)
             tracer.leave(s['step'])
             self.report(norm)
-            last,asked = s['step']==self.steps,self.ranks.total(float(stop.asked))[0]>0
+            last,asked = s['step']==self.steps,self.ranks.all_reduce(float(stop.asked))[0]>0
             if self.val and (last or s['step']%a.val_every==0): self.measure()
             if last or asked or s['step']%a.save_every==0: self._save()
             if asked and not last:
@@ -517,7 +518,7 @@ def measure(self:Trainer):
     with self.average.instead() if self.average else nullcontext():
         v = validate(self.model, self.val, self.ranks, a.val_windows)
         answers = {k: validate(self.model, p, self.ranks, -(-a.val_windows//len(TASKS)))['nats'] for k,p in self.tasks.items()}
-        if a.sample_bars and self.ranks.first and not a.shard: self.sample()
+        if a.sample_bars and self.ranks.is_main and not a.shard: self.sample()
     s['val_bits'] = v['bits']
     self.log.say(f"step {s['step']}: validation {v['nats']:.3f} nats a token, {v['bits']:.2f} bits a note" + ''.join(f'; {k} {b:.2f}' for k,b in self.base.items()))
     if answers: self.log.say('  answers: '+', '.join(f'{k} {n:.3f}' for k,n in answers.items())+' nats a token')
@@ -547,4 +548,4 @@ def train(
     a = read_config(config, **flags)
     return Trainer(a, Ranks(a.device, a.precision)).run()
 
-train.config = TrainConfig # from which the command draws its flags
+train.config,train.renamed = TrainConfig,RENAMED # from which the command draws its flags

@@ -140,7 +140,7 @@ def round(self:Writer):
     with self.threads(): chosen = f(self.model, self.cache, width, tokens, rows, *choice).tolist()
     for b,(t,_) in enumerate(now):
         if b not in self.live: self.cache.rest(b)
-        elif t is None: self.cache.turn(b, self.tracks[b].bar)
+        elif t is None: self.cache.close_bar(b, self.tracks[b].bar)
         else: self.chosen[b] = chosen[b]
 
 # %% ../../nbs/writing/03_generate.ipynb #26831794

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from meloformer.music import bands
 from meloformer.data.corpus import Corpus, prepare
 from meloformer.music.grid import DRUMS
-from meloformer.music.midi import shown
+from meloformer.music.midi import printable
 from meloformer.music.score import instrument_name
 
 @dataclass(frozen=True)
@@ -55,15 +55,15 @@ def files_of(raw, s):
     "Files of a source, sorted; says what is missing"
     folder = Path(raw)/s.folder
     inside = folder/('mxl' if s.set=='bands' else 'midi')
-    if not inside.is_dir(): sys.exit(f'{shown(inside)}: there is no such folder; unpack the set {s.folder} into {shown(raw)}')
+    if not inside.is_dir(): sys.exit(f'{printable(inside)}: there is no such folder; unpack the set {s.folder} into {printable(raw)}')
     names = sorted(o.name for o in inside.iterdir() if o.name.startswith(s.prefix))
     if s.licences:
         index = folder/'index.jsonl'
-        if not index.is_file(): sys.exit(f'{shown(index)}: is missing; it says under which licence each file is')
+        if not index.is_file(): sys.exit(f'{printable(index)}: is missing; it says under which licence each file is')
         rows = map(json.loads, index.read_text().splitlines())
         own = {Path(r['file']).name for r in rows if r['licence'].startswith(s.licences)}
         names = [o for o in names if o in own]
-    if not names: sys.exit(f'{shown(inside)}: holds no files of {s.name}')
+    if not names: sys.exit(f'{printable(inside)}: holds no files of {s.name}')
     return [inside/o for o in names]
 
 def lay(files, folder):
