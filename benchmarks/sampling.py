@@ -1,12 +1,13 @@
 """Which settings of the sampler come closest to real music?
 
-    python benchmarks/sampling.py DATA [--run RUN] [--pieces 24] [--bars 16] [--minutes 15]
+    python benchmarks/sampling.py DATA [--run RUN] [--pieces 24] [--bars 16] [--minutes 15] [--only "n0 n2 n4 h4"]
 
 DATA is a corpus, of which the validation split counts, or a folder of MIDI that the model was not trained on. Pieces are written from nothing and over the
 chords, players, meters and tempos of real pieces, with the same seeds for every setting, and all figures of `meloformer.judging.figures` are set beside those of the
 real ones: their differences in units of what halves of the real music differ by, their mean the distance. First the nuclei and temperatures; then, with the
-nearest of them, how far notes lean to typed chords and how long players may rest. What is written is kept in --out, so that the same command goes on where it
-was stopped; --minutes ends it after the setting at hand, and the table has the settings that are there. Pictures lie in --out, too.
+nearest of them, how far notes lean to typed chords and how long players may rest. Settings are named n0, n1 … and h1, h2 … in the order of `NUCLEI` and
+`HARMONY`; --only chooses some. What is written is kept in --out, so that the same command goes on where it was stopped; --minutes ends it after the setting at
+hand, and the table has the settings that are there. Pictures lie in --out, too.
 """
 import hashlib, time
 from dataclasses import replace
@@ -16,12 +17,12 @@ import torch
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
 from report import report
-from meloformer.judging.compare import compare, draw_figures, interval, rows
+from meloformer.judging.compare import compare, draw_figures, interval, rows, some_pieces, summary
 from meloformer.data.corpus import Corpus, find_midi
 from meloformer.judging.evaluate import frame_of, opening
 from meloformer.judging.figures import Piece
 from meloformer.writing.generate import compose_many
-from meloformer.writing.constraints import Ask
+from meloformer.writing.constraints import TEMPERATURE, TOP_P, Ask
 from meloformer.tokens.hid import HID
 from meloformer.music.midi import MidiError
 from meloformer.net.model import MeloFormer
@@ -41,7 +42,7 @@ def heard(hid, data, n, bars):
     "Openings of real music, as tokens"
     if (Path(data)/'manifest.json').exists():
         val = Corpus(data, 'val')
-        return [opening(hid, val[i], bars) for i in np.sort(np.random.default_rng(0).permutation(len(val))[:n])]
+        return [opening(hid, val[i], bars) for i in some_pieces(val, n, bars)]
     res,files = [],np.random.default_rng(0).permutation(sorted(find_midi(data)))
     for f in tqdm(files, desc='read', disable=None):
         if len(res)==n: break
@@ -66,17 +67,16 @@ def written(model, hid, asks, path):
     with np.load(path) as f: return [f[k] for k in f]
 
 def beside(hid, tokens, real, bars, floor):
-    "Pieces beside real music, all settings in units of one floor"
-    c = compare([Piece.from_tokens(hid, t) for t in tokens if len(hid.decode_grid(t)[0].notes)], real, bars=bars)
-    return c if floor is None else replace(c, floor=floor)
+    "Pieces beside real music, in units of a floor: that of the real music as it is, whoever plays in the pieces"
+    return replace(compare([Piece.from_tokens(hid, t) for t in tokens if len(hid.decode_grid(t)[0].notes)], real, bars=bars), floor=floor)
 
 def figures_of(c):
     "Mean of each figure with its interval, and what the real music has"
     return {r['figure']: [round(r[k], 4) for k in ('mine','mine_low','mine_high','real')] for r in rows(c)}
 
-def row(setting, found, first):
+def row(name, setting, found, first):
     "What is reported of a setting; `less`: how much nearer it is than the first, over draws of the same pieces"
-    res = dict(**setting)
+    res = dict(name=name, **setting)
     for kind,c in found.items():
         low,high = c.distance_interval
         res[kind] = dict(distance=round(c.distance, 3), low=round(low, 3), high=round(high, 3), pieces=len(c.mine), figures=figures_of(c))
@@ -85,16 +85,28 @@ def row(setting, found, first):
     return res
 
 def draw_rolls(sets, path):
-    "Some pieces of each kind, those of the first seeds"
+    "Some pieces of each setting, the same frames of all"
     from matplotlib.figure import Figure
     fig = Figure(figsize=(12, 2.2*len(sets)), layout='constrained')
+    some = lambda v: [v[i] for i in np.linspace(0, len(v)-1, 3).astype(int)]
     for axes,(name,scores) in zip(fig.subplots(len(sets), 3, squeeze=False), sets.items()):
-        for ax,s in zip(axes, scores):
+        for ax,s in zip(axes, some(scores)):
             s.plot(ax, legend=False)
-            ax.set_title(name, fontsize=8)
+            ax.set_title(name, fontsize=8, pad=14)
     fig.savefig(path, dpi=100)
 
-def nearest(done): return min(done, key=lambda o: np.mean([c.distance for c in o[1].values()]))
+def said(sampling, lean, rest): return '; '.join([*(f'{k} {v}' for k,v in sampling.items()), f'lean {lean}', f'rest {rest}'])
+
+def table(rows):
+    "Distances of all settings, to be read"
+    cell = lambda o: f"{o['distance']:6.2f} {'[%.2f, %.2f]' % (o['low'], o['high']):15}"
+    out = [f"{'':4}{'from nothing':24}{'over real frames':24}setting; * nearer than the first, 95 %"]
+    for r in rows:
+        star = {k: '*' if r[k].get('less', [0,0])[1]>0 else ' ' for k in ('free','asked')}
+        out.append(f"{r['name']:4}{cell(r['free'])}{star['free']} {cell(r['asked'])}{star['asked']} {said(r['sampling'], r['lean'], r['rest'])}")
+    return '\n'.join(out)
+
+def nearest(done): return min(done, key=lambda o: np.mean([c.distance for c in o[2].values()]))
 
 @call_parse
 def main(
@@ -104,7 +116,8 @@ def main(
     pieces: int = 24, # For each setting, from nothing and as many over real frames
     bars: int = 16,   # Length of each
     real: int = 150,  # Real pieces
-    minutes: float = 1e9 # Begin no other setting after so long
+    minutes: float = 1e9, # Begin no other setting after so long
+    only: str = None  # Names of settings to run, such as "n0 n4 h2" (default: all); the others are compared with the first
 ):
     "Compare settings"
     torch.set_num_threads(1)
@@ -113,24 +126,29 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     weights = hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12]
     tokens = heard(hid, data, real, bars)
-    music,frames = [Piece.from_tokens(hid, t) for t in tokens],[frame_of(hid, t) for t in tokens[:pieces]]
-    floor,done,told = None,[],[t.tolist() for t in tokens[:pieces]]
-    def measure(sampling, lean, rest):
-        nonlocal floor
+    few = [tokens[i] for i in np.linspace(0, len(tokens)-1, min(pieces, len(tokens))).astype(int)] # of all sets, for a corpus has one after the other
+    music,frames = [Piece.from_tokens(hid, t) for t in tokens],[frame_of(hid, t) for t in few]
+    floor,done,told = compare(music, music, bars=bars, mix=False).floor,[],[t.tolist() for t in few]
+    names = [*(f'n{i}' for i in range(len(NUCLEI))), *(f'h{i}' for i in range(1, len(HARMONY)))]
+    chosen = only.split() if only else names
+    if bad := [o for o in chosen if o not in names]: raise ValueError(f"--only: no setting is called {bad[0]}; there are {' '.join(names)}")
+    def measure(name, sampling, lean, rest):
         asks,setting,found = ask_all(frames, bars, sampling, lean, rest),dict(sampling=sampling, lean=lean, rest=rest),{}
         paths = {k: out/f'{k}-{digest(weights, bars, sampling, k=="asked" and (lean, rest), told)}.npz' for k in asks}
-        if time.time()-start > 60*minutes and not all(p.exists() for p in paths.values()): return
+        if name not in chosen or time.time()-start > 60*minutes and not all(p.exists() for p in paths.values()): return
         for kind,own in asks.items():
             wrote = written(model, hid, own, paths[kind])
             found[kind] = beside(hid, wrote, music, bars, floor)
-            if floor is None: floor = found[kind].floor
-        done.append((setting, found, wrote))
-        print(setting, {k: round(c.distance, 2) for k,c in found.items()}, flush=True)
-    for s in tqdm(NUCLEI, desc='nuclei and temperatures', disable=None): measure(s, **HARMONY[0])
-    best = nearest(done)[0]['sampling']
-    for h in tqdm(HARMONY[1:], desc='lean and rest', disable=None): measure(best, **h)
-    setting,found,wrote = nearest(done)
-    draw_figures({'0.3.0': done[0][1]['asked'], 'nearest': found['asked']}).figure.savefig(out/'figures.png', dpi=100)
-    draw_rolls({'real': [hid.decode(t) for t in tokens[:3]], '0.3.0': [hid.decode(t) for t in done[0][2][:3]], 'nearest': [hid.decode(t) for t in wrote[:3]]}, out/'rolls.png')
+        done.append((name, setting, found, wrote))
+        print(name, said(**setting), {k: round(c.distance, 2) for k,c in found.items()}, flush=True)
+    for i,s in enumerate(tqdm(NUCLEI, desc='nuclei and temperatures', disable=None)): measure(f'n{i}', s, **HARMONY[0])
+    best = nearest(done)[1]['sampling'] if done else dict(top_p=TOP_P, temperature=TEMPERATURE)
+    for i,h in enumerate(tqdm(HARMONY[1:], desc='lean and rest', disable=None), 1): measure(f'h{i}', best, **h)
+    if not done: raise ValueError('no setting was run; give more --minutes')
+    first,(name,setting,found,wrote) = done[0],nearest(done)
+    draw_figures({k: summary(f['asked']) for k,f in {first[0]: first[2], name: found}.items()}).figure.savefig(out/'figures.png', dpi=100)
+    draw_rolls({k: [hid.decode(t) for t in v] for k,v in {'real': few, first[0]: first[3], name: wrote}.items()}, out/'rolls.png')
+    result = [row(n, s, f, first[2]) for n,s,f,_ in done]
+    print(table(result), flush=True)
     report('sampling', command='python benchmarks/sampling.py DATA', size=f'{sum(p.numel() for p in model.parameters())/1e6:.1f} M parameters', weights=weights, data=Path(data).name,
-        bars=bars, real=len(music), halves=round(float(found['asked'].by_half.mean()), 3), nearest=setting, rows=[row(s, f, done[0][1]) for s,f,_ in done])
+        bars=bars, real=len(music), halves=round(float(found['asked'].by_half.mean()), 3), nearest=dict(name=name, **setting), rows=result)

@@ -1,12 +1,14 @@
 "Editing and encoding commute: tokens and scores are edited on different routes, and arrive at the same piece"
-import re
+import io, re
+from collections import Counter
 from functools import partial
+import mido
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from meloformer.tokens.edit import *
 from meloformer.tokens.hid import HID, random_walk
-from meloformer.music.score import METER, NOTE, Score, Track
+from meloformer.music.score import METER, NOTE, Score, Track, columns
 from test_round_trip import scores
 
 HIDS = {p: HID(p) for p in (4, 8, 12, 24, 48)}
@@ -142,3 +144,70 @@ def test_real_music(midi_folder):
         assert whole.tempos.tolist() == q.tempos.tolist() and whole.meters.tolist() == q.meters.tolist()
         n = bar_count(s)
         assert isinstance(agree(hid, lambda x: repeat(transpose(drop(x, 48, 0, n//2), 2, n//2), 0, n//2, 3), s), Score)
+
+def absolute(data):
+    "Every event of a file, as another library reads it: (track, tick, message), without the ends of tracks"
+    f = mido.MidiFile(file=io.BytesIO(data))
+    res = []
+    for i,track in enumerate(f.tracks):
+        tick = 0
+        for m in track:
+            tick += m.time
+            if m.type!='end_of_track': res.append((i, tick, str(m.copy(time=0))))
+    return Counter(res)
+
+def full_of_life():
+    "Two tracks with all that a file may hold, in a tempo that no grid knows, and one that changes its program"
+    f,M,X = mido.MidiFile(ticks_per_beat=192),mido.Message,mido.MetaMessage
+    rng,tracks = np.random.default_rng(0),[]
+    head = [(0, X('set_tempo', tempo=428571)), (0, X('time_signature', numerator=3)), (3000, X('set_tempo', tempo=431234)), (0, X('text', text='by hand')), (1200, X('marker', text='Verse')), (0, X('key_signature', key='F#m')), (7, X('sequencer_specific', data=(1, 2, 3)))]
+    for channel,program in ((2, 40), (5, 0)):
+        own = [(0, X('track_name', name=f'Hand {channel}')), (0, M('program_change', channel=channel, program=program)), (0, M('control_change', channel=channel, control=7, value=99))]
+        for k in range(60):
+            tick,pitch = k*192+int(rng.integers(0, 9)),50+int(rng.integers(0, 20))
+            own += [(tick, M('note_on', channel=channel, note=pitch, velocity=int(rng.integers(1, 128)))), (tick+int(rng.integers(40, 900)), M('note_off', channel=channel, note=pitch, velocity=3))]
+            if k%5==0: own += [(tick+1, M('control_change', channel=channel, control=64, value=127)), (tick+90, M('pitchwheel', channel=channel, pitch=k)), (tick+150, M('control_change', channel=channel, control=64, value=0)), (tick+2, X('lyrics', text='la')), (tick, M('sysex', data=(1, 2))), (tick, M('aftertouch', channel=channel, value=5))]
+        tracks.append(own)
+    for own in (head, *tracks):
+        last,t = 0,mido.MidiTrack()
+        for tick,m in sorted(own, key=lambda o: o[0]):
+            t.append(m.copy(time=tick-last))
+            last = tick
+        f.tracks.append(t)
+    out = io.BytesIO()
+    f.save(file=out)
+    return out.getvalue()
+
+@pytest.mark.parametrize('fmt', (0, 1))
+def test_nothing_else_in_the_file_is_touched(fmt, tmp_path):
+    "Some notes go, others come: of all other events each is there once more, as mido reads them"
+    data = full_of_life()
+    if not fmt:
+        f = mido.MidiFile(file=io.BytesIO(data))
+        f.tracks,f.type = [mido.merge_tracks(f.tracks)],0
+        f.save(tmp_path/'0.mid')
+        data = (tmp_path/'0.mid').read_bytes()
+    (tmp_path/'a.mid').write_bytes(data)
+    song = read_song(tmp_path/'a.mid')
+    n = song.score.notes
+    gone = (n['onset']>=2304) & (n['onset']<4608) & (n['track']==0)
+    new = columns(NEW_NOTE, onset=[2304, 2880, 3000], duration=[100, 200, 300], pitch=[100, 101, 102], velocity=[1, 64, 127], program=[40, 40, 73], instance=0)
+    before,after = absolute(data),absolute(merged(song, gone, new))
+    lost,come = before-after,after-before
+    assert sum('note_on' in m for *_,m in lost) == sum('note_off' in m for *_,m in lost) == gone.sum() and sum(lost.values()) == 2*gone.sum()
+    notes = sorted((t, int(re.search(r'note=(\d+)', m)[1])) for _,t,m in come.elements() if 'note_on' in m)
+    assert notes == [(2304, 100), (2880, 101), (3000, 102)] and sum('note_' in m for *_,m in come.elements()) == 6
+    assert [m for *_,m in come.elements() if 'note_' not in m and 'track_name' not in m] == ['program_change channel=0 program=73 time=0']
+
+def test_a_song_is_cut():
+    "What began before the cut rings on, a pedal is released, nothing else is left behind it"
+    data = full_of_life()
+    song = Song(Score.from_bytes(data), data)
+    n = song.score.notes
+    after = absolute(merged(song, n['onset']>=3000, np.zeros(0, NEW_NOTE), until=3000))
+    before = absolute(data)
+    assert Counter({k: v for k,v in before.items() if k[1]<3000 }) == Counter({k: v for k,v in after.items() if k[1]<3000})
+    late = [m for (_,t,m),c in after.items() if t>=3000]
+    assert late and all('note_off' in m or 'control=64 value=0' in m for m in late)
+    sounding = ((n['onset']<3000) & (n['onset']+n['duration']>=3000)).sum()
+    assert sum('note_off' in m for m in late) == sounding

@@ -7,7 +7,8 @@ from commands import Command, command
 from meloformer.apps.cli import run as cli
 from meloformer.music.chords import LABELS, QUALITIES, chord_pitches, parse_progression
 from meloformer.data.corpus import Corpus
-from meloformer.judging.evaluate import CHECKS, LINE, asked_bars, asked_chords, bar_contents, bar_similarity, by_chance, chord_tones, chords_heard, control, describe, distance, frame_of, kept, lines, memorised, opening, steps, table
+from meloformer.judging.evaluate import CHECKS, LINE, asked_bars, asked_chords, bar_contents, bar_similarity, chord_tones, chords_heard, control, frame_of, kept, lines, memorised, opening, steps, table
+from meloformer.judging.figures import FIGURES, figures
 from meloformer.writing.constraints import Ask
 from meloformer.music.grid import DRUMS, TICKS, Grid, bar_ticks
 from meloformer.tokens.hid import HID, random_walk
@@ -174,13 +175,6 @@ def test_another_check_joins_in(train, monkeypatch):
     assert kept(HID24.decode(t), frame_of(HID24, t))['notes'] == 1
     assert control(HID24, [t], [frame_of(HID24, t)])['kept']['notes'] == 1
 
-def test_distance_is_the_mean_way():
-    rng = np.random.default_rng(0)
-    for n in (5, 50):
-        a,b = rng.normal(1, 2, n),rng.normal(size=n)
-        assert np.isclose(distance(a, b), np.abs(np.sort(a)-np.sort(b)).mean()/b.std())
-    assert by_chance(50, b) < distance(b+2, b)
-
 def test_nothing_is_asked_of_silence():
     "Pieces of drums, of one note, and of empty bars have figures, or none"
     drums = Grid.from_score(Score(192, columns(NOTE, onset=np.arange(16)*192, duration=24, pitch=38, velocity=80), [Track(0, True)]))
@@ -189,8 +183,8 @@ def test_nothing_is_asked_of_silence():
         m = memorised([g], [g, drums, one])[0]
         assert m['player']['notes']==0 and m['copied_bars']==0 and m['music_bars']==0
         bar_similarity(g)
-        d = describe(g)
-        assert np.isnan(d['pitch_entropy']) == (g is drums)
+        d = figures(g)
+        assert np.isnan(d['pitch_entropy']) == (g is drums) and np.isnan(d['kick_on_1']) == (g is one)
     assert memorised([drums], []) [0]['nearest'] == -1 and memorised([], [drums]) == []
 
 @pytest.fixture(scope='session')
@@ -213,12 +207,20 @@ def test_command_goes_on_where_it_was_stopped(model_folder, corpus_folder, tmp_p
     res = command(*args)
     assert res.returncode==0, res.stderr
     assert first.stat().st_mtime_ns == before
-    whole = command(*args[:-1], tmp_path/'again')
+    whole = command(*args[:-1], tmp_path/'again', '--page')
     assert whole.returncode==0, whole.stderr
     a,b = (json.loads((tmp_path/o/'evaluation.json').read_text()) for o in ('out','again'))
     assert a == b
     assert a['legal']['free']['legal']==a['legal']['asked']['legal']==1
     assert all(a['control']['asked']['kept'][k]==1 for k in ('players','meter','tempo'))
+    for k in ('free','asked'): # all figures that music of both sides has, with the interval of the difference around the difference
+        found = a['figures'][k]
+        assert found['pieces']+found['silent']==2 and found['real']==a['pieces']['validation'] and {o['figure'] for o in found['figures']}<=set(FIGURES)
+        assert all(o['low']<=o['mine']-o['real']+1e-4 and o['mine']-o['real']<=o['high']+1e-4 for o in found['figures'])
+    bits = {k: v[0] for k,v in a['bits'][-1]['bits'].items()} # the model knows nothing, and any help is welcome
+    assert max(bits['copying'], bits['bigram'])<bits['unigram']<bits['whole'] and bits['mixed']<bits['whole']
+    html = (tmp_path/'again/report.html').read_text()
+    assert 1<=html.count('<iframe')<=4 and html.count('data:image/png')==2 and not (tmp_path/'out/report.html').exists()
     assert table(a) in whole.stdout and (tmp_path/'again/evaluation.png').read_bytes()[:4]==b'\x89PNG'
     changed = command(*args, '--temperature', .5) # other pieces are written, those of before are not taken for them
     assert changed.returncode==0 and first.stat().st_mtime_ns != before
@@ -230,7 +232,9 @@ def test_command_judges_a_folder(corpus_folder, midi_folder, tmp_path):
     res = command('evaluate', tmp_path/'midi', '--data', corpus_folder, '--bars', 8, '--out', tmp_path/'out')
     assert res.returncode==0 and '1 files cannot be read' in res.stdout, res.stderr
     r = json.loads((tmp_path/'out/evaluation.json').read_text())
-    assert r['pieces']['files']==4 and r['copies']['training']['copied_bars']==1
+    assert r['pieces']['files']==4 and r['legal']=={} and 'bits' not in r and r['copies']['training']['copied_bars']==1
+    own = {o['figure']: o for o in r['figures']['files']['figures']}
+    assert r['beside']=='validation' and own['in_chord']['mine']>.7 and own['players']['mine']>=2 and 'snare_on_2_and_4' not in own
 
 @pytest.mark.parametrize('args,words', [(['nowhere'], 'nowhere'), (['{model}', '--bars', '1'], '--bars'), (['{model}', '--data', '{model}'], 'prepared corpus'), (['{empty}'], 'no MIDI')])
 def test_command_says_what_is_wrong(args, words, model_folder, corpus_folder, tmp_path, capsys):

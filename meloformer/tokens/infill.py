@@ -167,17 +167,19 @@ def in_order(
 def select_bars(
     hid: HID,
     tokens: np.ndarray, # A piece
-    numbers: np.ndarray # Bars to keep, ascending
+    keep: np.ndarray, # Which of its bars, ascending
+    numbers: np.ndarray = None # Of all its bars (default: 0, 1, 2 …)
 ) -> Part: # Without an end of piece, and without a beginning
     "Some bars of a piece, with `SEP` where others are left out"
     b = Bars(hid, tokens)
     everyone,sep = np.ones(len(b.rows), bool),np.array(SEP, tokens.dtype)
+    numbers = np.asarray(keep if numbers is None else numbers[keep], int)
     out,held = [],(None, None)
-    for i,before in zip(numbers, [numbers[0]-1, *numbers[:-1]]):
+    for i,number,before in zip(keep, numbers, [numbers[0]-1, *numbers[:-1]]):
         new = b.write(i, None, everyone, held)
-        out.append(new if i==before+1 else np.append(sep, new))
+        out.append(new if number==before+1 else np.append(sep, new))
         held = b.meter[i],b.tempo[i]
-    return Part(np.concatenate(out), np.asarray(numbers, int))
+    return Part(np.concatenate(out), numbers)
 
 # %% ../../nbs/tokens/03_infill.ipynb #6d26385f
 TASKS = dict(bars=.35, players=.15, passages=.15, harmony=.2, accompaniment=.15) # how often each is asked for

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FROM', 'Phase', 'seed_phases', 'windows_at', 'steps_for', 'fit_phases', 'lengthen', 'read_phases', 'Batch', 'batcher',
-           'micro_loss', 'train_step', 'spike_norm', 'place_in_piece', 'validate', 'baselines', 'take_weights',
-           'Trainer', 'Tracer', 'train']
+           'micro_loss', 'train_step', 'spike_norm', 'place_in_piece', 'validate', 'count_words', 'baselines',
+           'take_weights', 'Trainer', 'Tracer', 'train']
 
 # %% ../../nbs/training/04_train.ipynb #4da93ccb
 import json, math, os, re, resource, signal, socket, subprocess, sys, threading, time
@@ -214,13 +214,11 @@ def validate(
     return dict(nats=float(loss.sum()/max(1, tokens)), bits=float(loss.sum()/math.log(2)/max(1, notes.sum())), bits_from=bits, tokens=int(tokens), notes=int(notes.sum()))
 
 # %% ../../nbs/training/04_train.ipynb #adc255df
-def baselines(
+def count_words(
     train: Corpus,
-    packs: Packs,  # Validation windows
-    limit: int = None, # At most so many windows
     most: int = 20_000_000 # Training tokens to count
-) -> dict: # Bits a note of `unigram` and `bigram`
-    "What counting words achieves on the validation split"
+) -> tuple: # Probabilities of each token, shape (V,), and after each other one, shape (V, V)
+    "How often tokens, and pairs of tokens, stand in the training split"
     V = len(train.hid)
     uni,bi,seen = np.ones(V),np.zeros((V, V), np.float32),0
     for i in range(len(train)):
@@ -230,7 +228,16 @@ def baselines(
         seen += len(t)
         if seen > most: break
     uni /= uni.sum()
-    bi = (bi+100*uni)/(bi.sum(1, keepdims=True)+100)
+    return uni,(bi+100*uni)/(bi.sum(1, keepdims=True)+100)
+
+def baselines(
+    train: Corpus,
+    packs: Packs,  # Validation windows
+    limit: int = None, # At most so many windows
+    most: int = 20_000_000 # Training tokens to count
+) -> dict: # Bits a note of `unigram` and `bigram`
+    "What counting words achieves on the validation split"
+    uni,bi = count_words(train, most)
     nats,notes = np.zeros(2),0
     for i in range(min(len(packs), limit or len(packs))):
         x = packs[i]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'TEMPERATURE', 'TOP_P', 'parse_instruments', 'parse_dial', 'make_dials', 'Blank', 'Ask', 'Tracker',
-           'piece_ids', 'bar_plan', 'Guide', 'weigh', 'temper', 'truncate', 'pick']
+           'piece_ids', 'bar_plan', 'numbered', 'Guide', 'weigh', 'temper', 'truncate', 'pick']
 
 # %% ../../nbs/writing/02_constraints.ipynb #ad4d94b9
 import re
@@ -81,6 +81,7 @@ class Blank:
     tempo: int = None    # Index into `TEMPOS`
     players: list = None # (program, instance) of those who may play
     all_play: bool = False # Do they have to?
+    sounds: bool = False # Does somebody have to?
 
 # %% ../../nbs/writing/02_constraints.ipynb #e2c4ab92
 @dataclass
@@ -90,6 +91,9 @@ class Ask:
     prompt: np.ndarray = None # Tokens of what is there, from BOS on, whole bars
     chords: list = None     # From `parse_progression`: bars of (label, beats), repeated as often as needed
     programs: list = None   # From `parse_instruments`: these play, and no others
+    players: list = None    # (program, instance) of those who may play, and no others (default: those of `programs`)
+    core: list = None       # Of those, whoever `rest` holds for; the others come and go (default: all, and all begin at once)
+    tracks: int = None      # Where nobody is named: at most so many players, no program twice
     meter: tuple = None     # Held throughout; 4/4 where chords are typed that share a bar
     tempo: int = None       # Quarter notes a minute, held throughout
     temperature: float|str = TEMPERATURE # Above 1 bolder, below 1 safer, 0 always the likeliest; by kind: 'velocity 1.1', as `parse_dial` reads it
@@ -98,6 +102,8 @@ class Ask:
     most: int = 1200        # Tokens a bar may have before it has to end
     numbers: np.ndarray = None # Number of each bar of the prompt (default: 0, 1, 2 …)
     blanks: list = None     # `Blank`s, the bars to write (default: those after the prompt)
+    before: np.ndarray = None # Tokens of the piece as it was
+    song: object = None     # `Song` that the result is merged into
     rules: list = ()        # From `meloformer.writing.rules`, for the notes that are written
     told: np.ndarray = ()   # Attributes of the piece, from `attribute_tokens`; a prompt brings its own
     rest: int = None        # A player that is asked for is silent for at most so many bars on end (default: as the model likes)
@@ -175,8 +181,10 @@ def bar_plan(
     b = beats_of(columns(BAR, onset=[0], length=4*hid.positions_per_beat*n//d, numerator=n, denominator=d), hid.positions_per_beat)
     return [(int(b['onset'][i]), l) for i,(l,_) in zip(typed_beats(cs, len(b)), cs)]
 
-def _of_each(programs):
-    "(program, instance) of the players of a list of programs, in the order of the grammar"
+def numbered(
+    programs: list # Programs, `DRUMS` for a kit; the same one twice, two instruments
+) -> list: # (program, instance) of each, in the order of the grammar
+    "Instruments of a list of programs"
     return sorted(((p, programs[:i].count(p)) for i,p in enumerate(programs)), key=lambda o: instrument_order(*o))
 
 # %% ../../nbs/writing/02_constraints.ipynb #4ae7fdb5
@@ -187,8 +195,7 @@ class Guide:
         self.prompt = np.zeros(0, int) if ask.prompt is None else ask.prompt
         self.skip = int(hid.structure(self.prompt).bar.max(initial=-1))+1
         self.n,self.count,self.due,self.jumped,self.tempo,self.waiting = 0,0,[],False,None,[]
-        self.players,self.played = _of_each(ask.programs) if ask.programs else None,{} # and the bar in which each played last
-        self.rest = ask.rest if self.players or any(o.all_play for o in ask.blanks or ()) else None # whoever only writes players anew forces none
+        self.players,self.played = ask.players or (numbered(ask.programs) if ask.programs else None),{} # and the bar in which each played last
         self.programs,self.next_bar = hid.kind==PROGRAM,hid.kind==CHORDS
         self.next_bar[[EOS, SEP]] = True
         self.chords = chords_now(ask.rules)
@@ -204,7 +211,8 @@ def blank(self:Guide, i):
     a,w = self.ask,self.walk
     if a.blanks: return a.blanks[i-self.skip]
     meter = a.meter or (w.numerator, w.denominator)
-    return Blank(i, bar_plan(self.hid, a, i-self.skip, meter) if a.chords else None, a.meter, None, self.players, i==self.skip)
+    goes_on = a.prompt is not None and a.tempo is not None and i==self.skip
+    return Blank(i, bar_plan(self.hid, a, i-self.skip, meter) if a.chords else None, a.meter, int(np.abs(TEMPOS-a.tempo).argmin()) if goes_on else None, self.players, i==self.skip and a.core is None)
 
 @patch
 def jumps(self:Guide):
@@ -237,7 +245,8 @@ def _head(self:Guide):
     self.count,self.due,self.jumped = 0,[],False
     if i < self.skip: return
     self.now = self.blank(i)
-    self.waiting = [o for o in self.now.players or () if self.now.all_play or self.rest is not None and i-self.played.get(o, self.skip-1)>self.rest]
+    core = self.now.players if self.ask.core is None else self.ask.core
+    self.waiting = [o for o in self.now.players or () if self.now.all_play or self.ask.rest is not None and o in core and i-self.played.get(o, self.skip-1)>self.ask.rest]
     if self.now.chords: self.due = [t for p,l in self.now.chords[1:] for t in (b['Position']+p-1, b['Chord']+l)]
     if self.now.meter and (i==0 or self.now.meter!=(w.numerator, w.denominator)): self.due += [b['Numerator']+self.now.meter[0]-1, b['Denominator']+self.now.meter[1].bit_length()-1]
     if self.now.tempo is not None and self.now.tempo!=self.tempo: self.due.append(b['Tempo']+self.now.tempo)
@@ -258,7 +267,17 @@ def _only_asked(self:Guide, ok, ends):
         may = np.zeros(DRUMS+1, bool)
         may[[o[0] for o in players if w.program is None or instrument_order(*o)>instrument_order(w.program, w.instance)]] = True
         ok[b['Program']:b['Program']+DRUMS+1] &= may
-    if ends and first: ok[self.next_bar] = False
+    silent = self.now.sounds and self.walk.bars-1 not in self.played.values()
+    if ends and (first or silent): ok[self.next_bar] = False
+
+@patch
+def _few(self:Guide, ok):
+    "Leave those who have played, and new programs while there is room"
+    w,b,have = self.walk,self.hid.base,[p for p,_ in self.played]
+    may = np.isin(np.arange(DRUMS+1), have) | (len(have)<self.ask.tracks)
+    if w.program is not None: may[w.program] = False
+    ok[b['Program']:b['Program']+DRUMS+1] &= may
+    ok[b['Instance']:b['Instance']+MAX_INSTANCES-1] = False
 
 # %% ../../nbs/writing/02_constraints.ipynb #652e8ba6
 @patch
@@ -325,6 +344,7 @@ def allowed(self:Guide) -> tuple: # bool over the vocabulary, twice: what the gr
     if w.bars > self.skip:
         if self.now.chords and w.program is None: ok[b['Position']:b['Length']] = False
         if self.now.players is not None: self._only_asked(ok, legal[EOS])
+        elif a.tracks: self._few(ok)
     if (a.meter or a.chords or a.blanks) and w.bars>1: ok[hid.kind==METERS] = False
     if a.tempo: ok[hid.kind==TEMPI] &= (w.bars==1) & (np.arange(len(TEMPOS))==np.abs(TEMPOS-a.tempo).argmin())
     if a.blanks and w.bars>1: ok[hid.kind==TEMPI] = False
