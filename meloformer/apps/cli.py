@@ -11,7 +11,7 @@ from importlib import import_module
 from fastcore.script import anno_parser
 
 # %% ../../nbs/apps/03_cli.ipynb #229777f9
-COMMANDS = dict(prepare='data.corpus', check='data.corpus', profile='budget.profile', plan='budget.plan', train='training.train', monitor='training.monitor', generate='writing.generate', live='apps.live', studio='apps.studio', evaluate='judging.evaluate') # and the modules where they live
+COMMANDS = dict(prepare='data.corpus', check='data.corpus', profile='budget.profile', plan='budget.plan', train='training.train', monitor='training.monitor', generate='writing.request', live='apps.live', studio='apps.studio', evaluate='judging.evaluate') # and the modules where they live
 
 def command(name):
     "The function of a command; only its module is imported, and Ctrl-C waits until it is (PyTorch would abort)"
@@ -39,12 +39,13 @@ def flags_of(
     f,        # The function of a command
     name: str # What it is called
 ) -> argparse.ArgumentParser:
-    "The flags of a command: its parameters, or the fields of its config, of which only those come back that are typed"
+    "The flags of a command: its parameters, or the fields of its dataclasses, of which only those come back that are typed"
     if not hasattr(f, 'config'): return anno_parser(f.__wrapped__, prog=f'meloformer {name}')
-    p = anno_parser(f.config, prog=f'meloformer {name}')
-    p.description = f.__doc__
-    p.add_argument('--config', help='A TOML file with any of these settings; what is typed has the last word')
-    for o in p._actions: o.default = argparse.SUPPRESS
+    each = [anno_parser(o) for o in f.config]
+    p = argparse.ArgumentParser(f'meloformer {name}', description=f.__doc__, formatter_class=each[0].formatter_class)
+    for o in (o for q in each for o in q._actions if o.dest not in ('help','pdb','xtra')):
+        o.default = argparse.SUPPRESS
+        p._add_action(o)
     return p
 
 def run(

@@ -21,7 +21,6 @@ def from_hub(
     name: str # Such as owner/model
 ) -> Path: # Folder on this machine
     "Fetch a model from the Hugging Face hub, or take what was fetched before; `ValueError` where neither can be had, within seconds"
-    if not re.fullmatch(r'[\w.-]+/[\w.-]+', name): raise ValueError(f'{name}: there is no such folder')
     try: from huggingface_hub import snapshot_download
     except ImportError as e: raise ValueError(f"{name}: there is no such folder; to look for it on the Hugging Face hub, pip install 'meloformer[hub]'") from e
     try: return Path(snapshot_download(name, allow_patterns=HUB_FILES, etag_timeout=3))
@@ -33,11 +32,12 @@ def from_hub(
 def from_pretrained(cls:MeloFormer,
     name = None,   # A run's folder, a checkpoint, or owner/model on the hub (default: the model that comes along)
     device = 'cpu' # Where it computes
-) -> MeloFormer: # In evaluation mode; its encoding is `.hid`
+) -> MeloFormer: # In evaluation mode; its encoding is `.hid`, the folder `.origin`
     "A trained model with its encoding"
-    path = find_checkpoint(name if name is None or Path(name).exists() else from_hub(str(name)))
+    hub = name is not None and not Path(name).exists() and re.fullmatch(r'[\w.-]+/[\w.-]+', str(name))
+    path = find_checkpoint(from_hub(str(name)) if hub else name)
     res = cls.load(path, device)
-    res.hid = HID.load(path)
+    res.hid,res.origin = HID.load(path),path
     return res
 
 # %% ../../nbs/net/06_pretrained.ipynb #9e70000b

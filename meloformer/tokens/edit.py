@@ -523,7 +523,7 @@ def read_song(
     x # `Score` or path
 ) -> Song:
     "A piece that something is to be merged into"
-    if isinstance(x, Score): return Song(x, mended(x.to_bytes())[0])
+    if isinstance(x, Score): return Song(replace(x, chords=[(o, LABELS[parse_chord(c)]) for o,c in x.chords]), mended(x.to_bytes())[0])
     score,data = Score.read(x),mended(Path(x).read_bytes()[:MAX_MB<<20], x)[0]
     return Song(replace(score, chords=marked_chords(data, len(score.bars()))), data)
 

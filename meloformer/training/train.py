@@ -555,4 +555,4 @@ def train(
     a = read_config(config, **flags)
     return Trainer(a, Ranks(a.device, a.precision)).run()
 
-train.config,train.renamed = TrainConfig,RENAMED # from which the command draws its flags
+train.config,train.renamed = (FromFile, TrainConfig),RENAMED # from which the command draws its flags

@@ -6,18 +6,16 @@
 __all__ = ['SMALL', 'HEADER', 'TRACKS', 'one_thread', 'think', 'Writer', 'compose', 'compose_many', 'compose_bars', 'likelihood',
            'prompt_of', 'ask_for', 'answered', 'worth_reading', 'with_blanks', 'stretches', 'narrowed', 'faults',
            'drawn', 'answer', 'into_song', 'heard_again', 'written_anew', 'parse_form', 'compose_form', 'compose_loop',
-           'wish', 'written', 'sections', 'stretch', 'bars_to_write', 'generate']
+           'wish', 'written', 'sections', 'stretch', 'bars_to_write']
 
 # %% ../../nbs/writing/03_generate.ipynb #f990ee30
-import re, time
+import re
 from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from fastcore.basics import patch
-from fastcore.script import Param, call_parse
-from tqdm.auto import tqdm
 import numpy as np
 import torch
 from ..music.midi import *
@@ -35,7 +33,6 @@ from ..net.model import *
 from ..net.cache import *
 from .rules import *
 from .constraints import *
-from ..net.checkpoint import *
 
 # %% ../../nbs/writing/03_generate.ipynb #61f91941
 SMALL = 5e7 # weights times pieces; where there are more, threads gain by sharing a step
@@ -555,14 +552,13 @@ def wish(
     tempo: int = 0,
     attributes: dict = None, # From `parse_attributes`
     rules: list = (),      # From `meloformer.writing.rules`
-    rest: int = 2,         # Players that are asked for are silent for at most so many bars on end; -1: as the model likes
-    lean: float = .25,     # Where chords are settled, notes outside of them keep this share of their probability; 1: as the model likes
+    max_rest_bars: int = 2, # Players that are asked for are silent for at most so many bars on end; -1: as the model likes
+    off_chord_weight: float = .25, # Where chords are settled, notes outside of them keep this share of their probability; 1: as the model likes
     **sampling             # temperature, top_p, top_k
 ) -> Ask:
     "An `Ask` in words, as on the command line"
     chords,about = parse_progression(chords) if chords else None,bool(fill or rewrite or add or harmonize)
-    if not 0<=lean<=1: raise ValueError(f'--lean lies from 0 to 1, not {lean}')
-    sampling |= dict(rest=None if rest<0 else rest, rules=[*rules, chord_tones().softly(lean)] if lean<1 and (chords or about and not harmonize) else rules)
+    sampling |= dict(rest=None if max_rest_bars<0 else max_rest_bars, rules=[*rules, chord_tones().softly(off_chord_weight)] if off_chord_weight<1 and (chords or about and not harmonize) else rules)
     if about and not prompt: raise ValueError('--fill, --rewrite, --add and --harmonize need a piece: --prompt FILE')
     if prompt and (meter or tempo): raise ValueError('a prompt brings its own meter and tempo; leave --meter and --tempo out')
     if about and instruments: raise ValueError('--instruments says who goes on after a prompt; with --fill, --rewrite, --add and --harmonize name them in --rewrite or --add')
@@ -625,56 +621,3 @@ def bars_to_write(
     if ask.blanks is not None: return int(max(ask.all_numbers))+1,sorted({o.number for o in ask.blanks})
     had = 0 if ask.prompt is None else int(hid.structure(ask.prompt).bar.max(initial=-1))+1
     return ask.bars,list(range(had, ask.bars))
-
-# %% ../../nbs/writing/03_generate.ipynb #f3182155
-@call_parse
-def generate(
-    model: Param('A run of meloformer train, or one of its checkpoints (default: the small model that comes along)', str, opt=False, nargs='?') = None,
-    out: str = 'piece.mid', # MIDI file to write; its picture goes beside it, as .png
-    bars: int = 16,        # Length of the piece in bars, the prompt included
-    prompt: str = None,    # MIDI file to continue, or to fill in
-    prompt_bars: int = 0,  # Take so many bars of it (0: all)
-    fill: str = None,      # Bars of the prompt to write anew, such as 5-8, counted from 1; all else stays
-    rewrite: str = None,   # Instruments of the prompt to write anew, in the bars of --fill or in all
-    add: str = None,       # Instruments to add to the prompt, in the bars of --fill or in all
-    harmonize: bool = False, # Find new chords for the prompt, in the bars of --fill or in all; without it and --chords the song's chords are kept to
-    chords: str = None,    # A progression to keep to, such as "Am F C G" (a bar each) or "Am F | C G:2"; repeated
-    instruments: str = None, # Who plays, such as "violin, cello, drums"; after a prompt these go on, its others stop, new ones join (default: those of the prompt; from nothing at most 8)
-    meter: str = None,     # Such as 3/4; 4/4 where typed chords share a bar
-    tempo: int = 0,        # Quarter notes a minute
-    form: str = None,      # Sections of the same length, such as AABA; A' is A with its second half written anew
-    loop: bool = False,    # The end leads back to the beginning
-    scale: str = None,     # Only its notes, such as "A minor" or "D dorian"
-    pitch_range: str = None, # Such as "C3-C6" or "violin G3-E6, bass E1-G3"
-    polyphony: str = None, # Notes that sound together, at most, such as "4" or "flute 1, piano 5"
-    attributes: str = None, # What the piece is like, such as "key A minor, density 24, chord 2, players 4", of a model trained with --attributes
-    density: str = None,   # Notes a bar, such as "2-12" or "drums 8-16, bass -8"
-    chord_tones: str = None, # Notes belong to the chord on strong beats, on beats, or all: strong, beats or all
-    rest: int = 2,         # Players that are asked for are silent for at most so many bars on end; -1: as the model likes
-    lean: float = .25,     # Where chords are settled, notes outside of them keep this share of their probability; 1: as the model likes
-    temperature: str = TEMPERATURE, # Above 1 bolder, below 1 safer, 0 always the likeliest; or by kind of token: "1, velocity 1.1"
-    top_p: str = TOP_P,    # Of each kind of token keep the likeliest that make up this share; or by kind: "pitch .9, length 1"
-    top_k: str = 0,        # Of each kind keep at most so many tokens (0: all); or by kind
-    summary_bars: int = None, # Read summaries of bars at most so far away (default: as the model was trained)
-    attempts: int = 4,     # An answer that leaves a bar or a player silent, or copies the bar beside it, is drawn again until there were so many
-    window: int = 2048,    # Read so much of the prompt at a time, the bars around what is written first: as many tokens as the windows of training had
-    seed: int = 0          # Another number, another piece
-):
-    "Write a new piece, or bars and players that a piece lacks, as MIDI and as a picture"
-    picture = Path(out).with_suffix('.png')
-    if picture==Path(out) or Path(out).is_dir(): raise ValueError(f'{out}: give --out a MIDI file, such as piece.mid')
-    if summary_bars is not None and summary_bars<0: raise ValueError('--summary_bars is not negative')
-    if attempts<1 or window<256: raise ValueError('--attempts is at least 1, --window at least 256')
-    if seed<0 or prompt_bars<0: raise ValueError('--seed and --prompt_bars are not negative')
-    ckpt = find_checkpoint(model)
-    net,hid = MeloFormer.load(ckpt),HID.load(ckpt)
-    if attributes and not net.cfg.attributes: raise ValueError(f'{ckpt}: was not told attributes in training; leave --attributes out, or train with --attributes 0.5')
-    ask = wish(hid, bars, prompt, prompt_bars, fill, rewrite, add, harmonize, chords, instruments, meter, tempo, parse_attributes(attributes or ''),
-        parse_rules(scale, pitch_range, polyphony, density, chord_tones), rest, lean, temperature=temperature, top_p=top_p, top_k=top_k)
-    start,report = time.perf_counter(),[]
-    with tqdm(total=None if form or loop else len(bars_to_write(hid, ask)[1])-1, unit='bar', disable=None, leave=False) as bar: score = written(net, hid, ask, seed, form, loop, window, attempts, report, told=bar.update, summary_bars=summary_bars)
-    score.write(out)
-    score.save_png(picture, sections=[o for o in sections(hid, ask, form) if o[0]<len(score.bars())])
-    print(f'{len(score.notes)} notes for {len(score.tracks)} instruments in {time.perf_counter()-start:.1f} s, with {ckpt}\n{out}\n{picture}')
-    for number,wrong in report: print(f'bar {number+1} {wrong}, after {attempts} attempts')
-    return score
