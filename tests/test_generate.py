@@ -378,3 +378,11 @@ def test_chords_among_the_markers_are_the_songs(tmp_path):
         assert song.score.chords == (s.chords if known else [])
     ask = wish(HID24, prompt=tmp_path/'a.mid', fill='2-3')
     assert ask.blanks[0].chords == Bars(HID24, HID24.encode(Score.read(tmp_path/'a.mid'))).labels(HID24, 1)
+
+def test_words_are_understood_as_the_song_has_them(tmp_path):
+    "A bass is the one that plays, a track may be called by its name, and whoever asks for another hears who plays"
+    s = HID24.decode(write(Ask(bars=4, programs=parse_instruments('fretless bass, violin'), rest=0, most=40)))
+    for t in s.tracks: t.name = {35: 'Low end', 40: 'Fiddler'}[t.program]
+    for word,program in (('bass', 35), ('Low end', 35), ('fiddler', 40), ('fiddle', 40)):
+        assert {p for o in wish(HID24, prompt=s, fill='2', rewrite=word).blanks for p,_ in o.players} == {program}
+    with pytest.raises(ValueError, match='does not play; there are Fretless Bass, Violin'): wish(HID24, prompt=s, rewrite='piano')

@@ -35,6 +35,7 @@ def answer_page(
     bars: int = 16,    # To write
     instruments: list = (), # By name: who plays, or who is added
     told = None,       # Function, called with (bars that are finished, all of them)
+    report: list = None, # Gets what is wrong with the answer, as `written` has it
     **fields           # Of `GenerationRequest`
 ) -> tuple: # `Score`; sections for its picture
     "What the fields of the page ask for; those that the task does not show are left out"
@@ -53,7 +54,7 @@ def answer_page(
     def finished():
         done[0] += 1
         if told: told(min(done[0], n), n)
-    return fulfil(model, hid, request, ask, told=finished),sections(hid, ask, request.form)
+    return fulfil(model, hid, request, ask, report, finished),sections(hid, ask, request.form)
 
 # %% ../../nbs/apps/02_studio.ipynb #4b946c63
 def _gradio():
@@ -93,7 +94,7 @@ def _fields(g):
         f['last'] = g.Number(1, label='to bar', minimum=1, precision=0, elem_id='last')
     f['players'] = g.Dropdown([], label='Players to write anew', multiselect=True, visible=False, elem_id='players')
     f['bars'] = g.Slider(1, 128, 16, step=1, label='Bars to write', elem_id='bars')
-    f['chords'] = g.Textbox('Am F C G', label='Chords', info='A bar each, repeated; two in a bar: Am:2 F:2. Empty: the model finds them.', elem_id='chords')
+    f['chords'] = g.Textbox('', placeholder='Am F C G', label='Chords', info='A bar each, repeated; two in a bar: Am:2 F:2. Empty: those of your piece, in a new piece the model finds them.', elem_id='chords')
     f['instruments'] = g.Dropdown(names, value=['Acoustic Grand Piano','Fretless Bass','Violin','Drums'], label='Players', multiselect=True, elem_id='instruments')
     f['meter'] = g.Textbox('4/4', label='Meter', elem_id='meter')
     f['tempo'] = g.Number(110, label='Tempo, quarter notes a minute (0: the model finds one)', precision=0, minimum=0, elem_id='tempo')
@@ -136,14 +137,14 @@ def _mark(path, first, last):
 
 def _write(model, hid, folder, values, progress):
     "The button: player, picture, words, file, and the next seed"
-    g,seed = _gradio(),int(values['seed'] or 0)
+    g,seed,report = _gradio(),int(values['seed'] or 0),[]
     progress(0, desc='reading')
-    try: s,names = answer_page(model, hid, told=lambda i,n: progress((i, n), unit='bars'), **values)
+    try: s,names = answer_page(model, hid, told=lambda i,n: progress((i, n), unit='bars'), report=report, **values)
     except (ValueError, OSError) as e: raise g.Error(_words(e)) from e
     path = Path(tempfile.mkdtemp(dir=folder))/f'piece-{seed}.mid'
     s.write(path)
     shown = s.play()._repr_html_() if len(s.notes) else ''
-    return shown,g.update(value=roll(s, names), visible=True),f'{len(s.bars())} bars, {len(s.notes)} notes for {len(s.tracks)} players; seed {seed}',g.update(value=path, visible=True),g.update(visible=True),str(path),seed+1
+    return shown,g.update(value=roll(s, names), visible=True),f'{len(s.bars())} bars, {len(s.notes)} notes for {len(s.tracks)} players; seed {seed}'+''.join(f'; bar {b+1} {w}' for b,w in report),g.update(value=path, visible=True),g.update(visible=True),str(path),seed+1
 
 # %% ../../nbs/apps/02_studio.ipynb #fde63f4d
 SEEN = 'players','bars','chords','instruments','meter','tempo','form','loop','region' # depends on the task

@@ -43,7 +43,7 @@ _FORM = re.compile(r'(maj|min|dim|hdim|aug|)(maj|)(13|11|9|7|69|6|5|4|2|)(maj7|a
 
 def _parts(tail):
     "Third, major seventh?, number, late word, sus and alterations of a symbol without its root; None if it is not one"
-    t = re.sub(r'[()\[\],\s]', '', tail).replace('♭', 'b').replace('♯', '#').replace('6/9', '69')
+    t = re.sub(r'[()\[\],\s]', '', tail).replace('♭', 'b').replace('♯', '#').replace('6/9', '69').replace('7alt', '7').replace('alt', '7')
     t = re.sub(r'(?<=\d)-(?=\d)', 'b', re.sub(r'(?<=\d)\+(?=\d)', '#', t))  # 7-5, 7+5
     def word(m):
         if m.lastgroup == 'delta': return 'maj' if t[m.end():m.end()+1].isdigit() else 'maj7'
@@ -69,13 +69,20 @@ def _quality(tail):
     return '6' if sixth else {'2':'sus2', '4':'sus4'}.get(num, 'maj')
 
 # %% ../../nbs/music/04_chords.ipynb #e0736517
+def _in_english(s):
+    "A symbol as English spells it: H is B, Es is Eb, Fis is F#, and a small letter is a minor chord"
+    if not (m := re.fullmatch(r'([A-Ha-h])(is|es|s(?!us)|[#b♯♭]*)(.*)', s)): return s
+    root,sign,tail = m[1].upper().replace('H', 'B'),{'is': '#', 'es': 'b', 's': 'b'}.get(m[2], m[2]),m[3]
+    minor = m[1].islower() and not re.match('m|M|-|dim|aug|sus|[+°º]', tail)
+    return root+sign+'m'*minor+tail
+
 def parse_chord(
     text: str,  # A chord symbol: 'Am7', 'Bb', 'F#m7b5', 'Gsus4', 'A:min', 'N.C.'; the bass of 'C/E' is read and ignored
 ) -> int:       # Index in `LABELS`
     "Read a chord symbol"
     s = str(text).strip()
     if re.fullmatch(r'N|n\.?c\.?|N\.?C\.?', s): return 0
-    m = re.fullmatch(r'([A-G])([#b♯♭]*)(?::(?=.))?(.*?)(?:/(?:[A-G][#b♯♭]*|[#b♯♭]*[1-7]))?', s)
+    m = re.fullmatch(r'([A-G])([#b♯♭]*)(?::(?=.))?(.*?)(?:/(?:[A-G][#b♯♭]*|[#b♯♭]*[1-7]))?', _in_english(s))
     q = m and _quality(m[3])
     if not q: raise ValueError(f"not a chord: {text!r}; write it like 'Am7', 'F#m' or 'Bbmaj7'")
     root = 'C D EF G A B'.index(m[1]) + sum(1 if c in '#♯' else -1 for c in m[2])
@@ -90,15 +97,19 @@ def parse_root(
 
 # %% ../../nbs/music/04_chords.ipynb #ef0ffad8
 def parse_progression(
-    text: str,                          # Chord symbols; '|' separates bars, ':2' after a symbol gives it two beats
+    text: str,                          # Chord symbols; '|' separates bars, ':2' after a symbol gives it two beats, '%' is the bar before, '|: :|' are heard twice
 ) -> list[list[tuple[int,int|None]]]:   # For each bar its (label, beats or None)
     "Read a chord progression; without any '|' each chord is a bar"
     def chord(s):
         m = re.fullmatch(r'(.+):([1-9]\d*)', s)
         return (parse_chord(m[1]), int(m[2])) if m else (parse_chord(s), None)
+    text = re.sub(r'\|+:(.*?):\|+', r'| \1 | \1 |', text.replace(',', ' '))
     bars = [b.split() for b in text.split('|')] if '|' in text else [[c] for c in text.split()]
+    bars = [b for b in bars if b]
+    for i,b in enumerate(bars):
+        if b==['%'] and i: bars[i] = bars[i-1]
     if not any(bars): raise ValueError(f"no chord in {text!r}; write it like 'Am F C G', 'Am F | C G' or 'Dm7:2 G7:2 | C'")
-    return [[chord(c) for c in b] for b in bars if b]
+    return [[chord(c) for c in b] for b in bars]
 
 # %% ../../nbs/music/04_chords.ipynb #30b2f9c0
 CHORD = np.dtype([('bar','i4'), ('beat','i4'), ('onset','i4'), ('label','u1')])
@@ -127,9 +138,10 @@ def typed_beats(
     n: int,       # Beats in the bar
 ) -> np.ndarray:  # The beat on which each begins, ascending
     "Where the chords typed for a bar begin"
+    total = sum(o or 0 for _,o in chords)
     if any(o is not None for _,o in chords): at = np.cumsum([0]+[o or 1 for _,o in chords[:-1]])
     else: at = np.round(np.arange(len(chords))*n/len(chords)).astype(int)
-    if at[-1]>=n or (np.diff(at)<1).any(): raise ValueError(f'{len(chords)} chords with these beats do not fit into a bar of {n}')
+    if at[-1]>=n or total>n or (np.diff(at)<1).any(): raise ValueError(f'{len(chords)} chords with these beats do not fit into a bar of {n}')
     return at
 
 # %% ../../nbs/music/04_chords.ipynb #2a82557a

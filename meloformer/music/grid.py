@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TICKS', 'MAX_QUARTERS', 'MAX_NUMERATOR', 'MAX_INSTANCES', 'VELOCITIES', 'DRUMS', 'TEMPOS', 'GRID_BAR', 'GRID_NOTE',
-           'LOSS', 'lengths', 'Grid', 'bar_ticks', 'bar_positions', 'parse_meter', 'programs_named',
+           'ALIASES', 'LOSS', 'lengths', 'Grid', 'bar_ticks', 'bar_positions', 'parse_meter', 'programs_named',
            'unknown_instrument', 'grid_bars', 'program_instances', 'place_onsets', 'instrument_order', 'order_key',
            'ordered', 'until_next_onset', 'tidy', 'read_beats', 'aligned']
 
@@ -71,18 +71,24 @@ def parse_meter(
         raise ValueError(f"'{n}/{d}' is no meter of at most {MAX_QUARTERS} quarter notes with a power of two below")
     return n,d
 
+ALIASES = {'harp': [46], 'double bass': [43, 32], 'string bass': [43, 32], 'upright bass': [32, 43], 'bass guitar': [33, 34, 35, 36, 37], 'electric bass': [33, 34, 35, 36, 37], 'e-bass': [33, 34, 35, 36, 37],
+    'drum kit': [DRUMS], 'drumkit': [DRUMS], 'drum set': [DRUMS], 'kit': [DRUMS], 'rhodes': [4], 'wurlitzer': [5], 'e-piano': [4, 5], 'epiano': [4, 5], 'e piano': [4, 5], 'keys': [0, 4, 5], 'keyboard': [0, 4, 5], 'upright piano': [0, 1],
+    'hammond': [16, 17, 18], 'pipe organ': [19], 'harpsichord': [6], 'cembalo': [6], 'celeste': [8], 'vibes': [11], 'sax': [65, 64, 66, 67], 'saxophone': [65, 64, 66, 67], 'ukulele': [24], 'mandolin': [25], 'e-guitar': [27, 26, 28, 29, 30],
+    'lead guitar': [29, 30, 27], 'strings': [48, 49, 50, 51, 44, 45], 'string section': [48, 49], 'string orchestra': [48, 49], 'brass': [61, 62, 63], 'horns': [61, 60], 'choir': [52, 53, 54], 'voice': [53, 52, 54], 'vocals': [53, 52, 54], 'singer': [53, 52, 54],
+    'cor anglais': [69], 'fiddle': [110, 40]} # what musicians say, and General MIDI does not; the likeliest program first
+
 def programs_named(
-    name: str # Such as 'violin', 'bass', 'drums' or '33'
-) -> list: # Programs, `DRUMS` for drums: the one of exactly this name, or all whose names contain it; empty where there is none
+    name: str # Such as 'violin', 'bass', 'drum kit' or '33'
+) -> list: # Programs, `DRUMS` for drums: the one of exactly this name, or those of `ALIASES`, or all whose names contain it; empty where there is none
     "General MIDI programs by name or number"
-    names,name = [instrument_name(i).lower() for i in range(128)],name.lower().strip()
+    names,name = [instrument_name(i).lower() for i in range(128)],' '.join(name.lower().split())
     if name in ('drums','drum','percussion'): return [DRUMS]
     if name.isdigit(): return [int(name)] if int(name)<=DRUMS else []
-    return [i for i,o in enumerate(names) if o==name] or [i for i,o in enumerate(names) if name and name in o]
+    return ALIASES.get(name) or [i for i,o in enumerate(names) if o==name] or [i for i,o in enumerate(names) if name and name in o]
 
 def unknown_instrument(name): # The error to raise where `programs_named` is empty
     "What to say to someone who typed this"
-    near = difflib.get_close_matches(name, [instrument_name(i) for i in range(128)], 3, .4)
+    near = difflib.get_close_matches(name, [*ALIASES, *(instrument_name(i) for i in range(128))], 3, .4)
     return ValueError(f'{name!r} is no General MIDI instrument'+(f'; did you mean {" or ".join(near)}?' if near else "; try 'piano', 'violin', 'bass', 'drums' or a number from 0 to 127"))
 
 # %% ../../nbs/music/03_grid.ipynb #6070183a

@@ -23,13 +23,16 @@ from .rules import *
 
 # %% ../../nbs/writing/02_constraints.ipynb #72f3a7e9
 def parse_instruments(
-    text: str # Such as 'violin, violin, cello, drums' or '0, 33'
+    text: str, # Such as 'violin, violin, cello, drums' or '0, 33'
+    tracks: list = () # `Track`s of a song: of several programs that a word may mean the one that plays there, and what its tracks are called
 ) -> list: # Program numbers, `DRUMS` for drums
     "Programs by name or number"
-    res = []
+    plays,res = [DRUMS if t.is_drum else t.program for t in tracks],[]
+    called = {' '.join(t.name.lower().split()): p for t,p in zip(tracks, plays) if t.name}
     for o in filter(None, map(str.strip, text.split(','))):
-        if not (hits := programs_named(o)): raise unknown_instrument(o)
-        res.append(hits[0])
+        if (named := called.get(' '.join(o.lower().split()))) is not None: hits = [named]
+        elif not (hits := programs_named(o)): raise unknown_instrument(o)
+        res.append(next((p for p in hits if p in plays), hits[0]))
     if not res: raise ValueError('no instruments are named')
     return res
 

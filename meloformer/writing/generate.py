@@ -227,7 +227,7 @@ def ask_for(
     n,rows = b.n,list(map(tuple, rows.tolist()))
     first,stop = bars or (0, n)
     if not 0<=first<stop<=n: raise ValueError(f'bars {first+1} to {stop} are asked for, but the piece has {n}')
-    if missing := [o for o in rewrite if o not in [p for p,_ in rows]]: raise ValueError(f'{instrument_name(missing[0]%DRUMS, missing[0]==DRUMS)} is to be rewritten, but does not play')
+    if missing := [o for o in rewrite if o not in [p for p,_ in rows]]: raise ValueError(f'{instrument_name(missing[0]%DRUMS, missing[0]==DRUMS)} is to be rewritten, but does not play; there are {", ".join(dict.fromkeys(instrument_name(p%DRUMS, p==DRUMS) for p,_ in rows))}')
     inside,target = np.arange(n).clip(first, stop-1)==np.arange(n),np.zeros((n, len(rows)), bool)
     whole = not (rewrite or add or harmony)
     again = rows if whole else [o for o in rows if o[0] in rewrite]
@@ -515,11 +515,11 @@ def _continue(hid, song, name, prompt_bars, bars):
     if bars <= had: raise ValueError(f'{name}: the prompt has {had} bars already; ask for more with --bars, or take fewer with --prompt_bars')
     return start
 
-def _band(hid, start, instruments, last=4):
+def _band(hid, start, tracks, instruments, last=4):
     "Who goes on playing after a prompt, and of them those who may not rest for long: who played in its last bars"
     who,bar = players(hid, start)[0],hid.structure(start).bar
     now = players(hid, start[bar>bar.max()-last])[0]
-    if instruments: return numbered(parse_instruments(instruments)),None
+    if instruments: return numbered(parse_instruments(instruments, tracks)),None
     return tuple(sorted(map(tuple, o.tolist()), key=lambda o: instrument_order(*o)) for o in (who, now))
 
 def _pace(hid, start, last=8):
@@ -530,7 +530,7 @@ def _pace(hid, start, last=8):
 
 def _fill_in(hid, song, name, fill, rewrite, add, harmonize, chords, **sampling):
     "An `Ask` about bars or players of a piece"
-    named = lambda s: parse_instruments(s) if s else []
+    named = lambda s: parse_instruments(s, song.score.tracks) if s else []
     try: return ask_for(hid, hid.encode(song.score), _span(fill) if fill else None, named(rewrite), named(add), harmonize, chords, song=song, **sampling)
     except ValueError as e: raise ValueError(f'{name}: {e}') from e
 
@@ -568,7 +568,7 @@ def wish(
     told = attribute_tokens(hid, attributes or {})
     if not prompt: return Ask(bars, None, chords, parse_instruments(instruments) if instruments else None, tracks=TRACKS, meter=parse_meter(meter) if meter else None, tempo=tempo or None, told=told, **sampling)
     start = _continue(hid, song, name, prompt_bars, bars)
-    (who,core),(meter,tempo) = _band(hid, start, instruments),_pace(hid, start)
+    (who,core),(meter,tempo) = _band(hid, start, song.score.tracks, instruments),_pace(hid, start)
     return Ask(bars, np.insert(start, 1, told), chords, players=who, core=core, meter=meter, tempo=tempo, song=song, **sampling)
 
 # %% ../../nbs/writing/03_generate.ipynb #c94c2e88
