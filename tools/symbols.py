@@ -149,7 +149,7 @@ def symbols(src):
         if isinstance(node, ast.ClassDef) and is_public(node.name):
             stub = class_stub(node, src, said, alone)
             yield Symbol(node.name, node, stub, ast.get_docstring(node) or '', [f'{node.name}.{o.name}' for o in methods(node)])
-        elif isinstance(node, FUNCTION) and is_public(node.name):
+        elif isinstance(node, FUNCTION) and all(map(is_public, qual_name(node).split('.'))):
             yield Symbol(qual_name(node), node, '\n'.join(signature(node, src, said, alone)), ast.get_docstring(node) or '')
         elif isinstance(node, (ast.Assign,ast.AnnAssign)):
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target

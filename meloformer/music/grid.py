@@ -75,7 +75,7 @@ ALIASES = {'harp': [46], 'double bass': [43, 32], 'string bass': [43, 32], 'upri
     'drum kit': [DRUMS], 'drumkit': [DRUMS], 'drum set': [DRUMS], 'kit': [DRUMS], 'rhodes': [4], 'wurlitzer': [5], 'e-piano': [4, 5], 'epiano': [4, 5], 'e piano': [4, 5], 'keys': [0, 4, 5], 'keyboard': [0, 4, 5], 'upright piano': [0, 1],
     'hammond': [16, 17, 18], 'pipe organ': [19], 'harpsichord': [6], 'cembalo': [6], 'celeste': [8], 'vibes': [11], 'sax': [65, 64, 66, 67], 'saxophone': [65, 64, 66, 67], 'ukulele': [24], 'mandolin': [25], 'e-guitar': [27, 26, 28, 29, 30],
     'lead guitar': [29, 30, 27], 'strings': [48, 49, 50, 51, 44, 45], 'string section': [48, 49], 'string orchestra': [48, 49], 'brass': [61, 62, 63], 'horns': [61, 60], 'choir': [52, 53, 54], 'voice': [53, 52, 54], 'vocals': [53, 52, 54], 'singer': [53, 52, 54],
-    'cor anglais': [69], 'fiddle': [110, 40]} # what musicians say, and General MIDI does not; the likeliest program first
+    'square lead': [80], 'saw lead': [81], 'synth lead': [80, 81], 'cor anglais': [69], 'fiddle': [110, 40]} # what musicians say, and General MIDI does not; the likeliest program first
 
 def programs_named(
     name: str # Such as 'violin', 'bass', 'drum kit' or '33'

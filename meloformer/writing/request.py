@@ -146,7 +146,7 @@ RENAMED = dict(rest='max_rest_bars', lean='off_chord_weight') # since version 0.
 @dataclass
 class Place:
     "Which model writes, and where to"
-    model: Param('A run of meloformer train, or one of its checkpoints (default: the small model that comes along)', str, opt=False, nargs='?') = None
+    model: Param('A run, a checkpoint, or owner/model on the hub (default: the one that comes along)', str, opt=False, nargs='?') = None
     out: str = 'piece.mid' # MIDI file to write; its picture goes beside it, as .png
     device: str = None # Where it computes, such as cpu or cuda (default: a GPU if there is one)
 
