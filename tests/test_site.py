@@ -51,5 +51,5 @@ def test_front_page():
     assert len(s.splitlines()) <= 120
     prose,code = re.sub(r'```.*?```', '', s, flags=re.S),re.findall(r'```\w*\n(.*?)```', s, flags=re.S)
     assert max(len(o.split()) for o in prose.split('\n\n') if not o.startswith('|')) <= 90
-    assert max(len(l) for o in code for l in o.splitlines()) <= 160
+    assert max(len(l) for o in code for l in o.splitlines()) <= 96
     assert players(pages['index'].md(cfg)).count('<iframe class="player"') == 3
