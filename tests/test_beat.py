@@ -1,0 +1,21 @@
+"What is always wrong in a notebook is found, and some of it is nowhere"
+import json
+from beat import beat, cells, faults, read
+
+def book(tmp_path, *sources):
+    f = tmp_path/'00_a.ipynb'
+    each = [dict(cell_type='code', id=f'c{i}', metadata={}, outputs=[], execution_count=None, source=s) for i,s in enumerate(sources)]
+    f.write_text(json.dumps(dict(cells=each, metadata={}, nbformat=4, nbformat_minor=5)))
+    return [list(cells(f))]
+
+def test_faults_are_found(tmp_path):
+    long = '#| export\ndef f():\n    "Long"\n'+'\n'.join(f'    x = {i}' for i in range(41))
+    found = faults(book(tmp_path, '#| export\nfrom meloformer.music.score import _cut', '#| export\ndef g(): return torch.zeros(3)', long, '#| export\ndef h(x):\n    "Fine"\n    return torch.zeros(3, device=x.device)'))
+    assert {k: len(v) for k,v in found.items()} == {'private imports': 1, 'public names without docstring': 1, 'tensors without device': 1, 'export cells over 40 lines': 1}
+
+def test_beat(tmp_path):
+    b = beat(book(tmp_path, '#| export\ndef f():\n    "Says it"\n    a,b = 1,2\n    return a', 'assert f()==1', '#| export\nx = 1'))
+    assert b['after an export comes no export, %'] == 100 and b['asserts a symbol'] == 1 and b['export cell, lines: longest'] == 4
+
+def test_nobody_takes_what_is_private():
+    assert not faults(read())['private imports']
