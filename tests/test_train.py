@@ -204,6 +204,7 @@ def test_init_from(corpus_folder, tmp_path):
     again = dict(data=corpus_folder, out=tmp_path/'own', **FEW, init_from=tmp_path/'first', lr=1e-9, weight_decay=0., save_every=1)
     train(**again, steps=1)
     a,b = (MeloFormer.load(find_checkpoint(tmp_path/o)).state_dict() for o in ('first','own'))
+    assert all(o.stat().st_mode&0o777 == (tmp_path/'first/log.jsonl').stat().st_mode&0o777 for o in find_checkpoint(tmp_path/'first').iterdir()) # as the umask has it
     assert first['step'] == 2 and all(torch.allclose(a[k], b[k], atol=1e-6) for k in a) and not torch.equal(a['summary'], torch.zeros_like(a['summary']))
     train(data=corpus_folder, out=tmp_path/'first', **FEW, steps=4, lr=1e-3) # what it began with may change
     assert train(**again, steps=2)['step'] == 2
@@ -238,11 +239,13 @@ def test_config_file(monkeypatch, corpus_folder, tmp_path, capsys):
     from meloformer.apps.cli import run
     seen,f = [],tmp_path/'run.toml'
     monkeypatch.setattr(meloformer.training.train, 'Trainer', lambda a, ranks: SimpleNamespace(run=lambda: seen.append(a)))
-    f.write_text(f'data = "{corpus_folder}"\nsteps = 5\nmodel_size = "tiny"\nquestions = 0.25\n')
+    f.write_text(f'data = "{corpus_folder}"\nsteps = 5\nmodel_size = "tiny"\ninfill_prob = 0.25\n')
     assert run('train', ['--config', str(f), '--steps', '7']) == 0
     a = seen[0]
     assert (a.steps, a.model_size, a.infill_prob, a.batch_size) == (7, 'tiny', .25, 6)
     assert run('train', ['--data', 'x', '--questions=.3']) == 1 and '--questions is called --infill_prob now' in capsys.readouterr().err
+    f.write_text('questions = 0.3')
+    assert run('train', ['--config', str(f)]) == 1 and 'questions is called infill_prob now' in capsys.readouterr().err
     f.write_text('layers = 3')
     assert run('train', ['--config', str(f)]) == 1
     assert 'run.toml' in (err := capsys.readouterr().err) and 'layers' in err and len(err.splitlines()) == 1

@@ -23,8 +23,8 @@ def _hash(path):
 def write_manifest(
     folder # Of files
 ):
-    "Write `manifest.json`: size and SHA-256 of each file"
-    files = {o.name: dict(bytes=o.stat().st_size, sha256=_hash(o)) for o in sorted(Path(folder).iterdir()) if o.name!='manifest.json'}
+    "Write `manifest.json`: size and SHA-256 of each file but the card, which may be mended"
+    files = {o.name: dict(bytes=o.stat().st_size, sha256=_hash(o)) for o in sorted(Path(folder).iterdir()) if o.name not in ('manifest.json','README.md')}
     (Path(folder)/'manifest.json').write_text(json.dumps(files, indent=1)+'\n')
 
 # %% ../../nbs/net/05_checkpoint.ipynb #c4e00022

@@ -11,6 +11,7 @@ import json
 from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from shutil import copymode
 from fastcore.basics import patch
 import torch
 import torch.nn.functional as F
@@ -275,6 +276,7 @@ def save(self:MeloFormer,
     hid.save(path)
     (path/'model.json').write_text(json.dumps(asdict(self.cfg), indent=1)+'\n')
     save_file({k: v.detach().cpu().contiguous() for k,v in (weights or self.state_dict()).items()}, path/'model.safetensors')
+    copymode(path/'model.json', path/'model.safetensors') # safetensors lets nobody else read
 
 @patch(cls_method=True)
 def load(cls:MeloFormer,

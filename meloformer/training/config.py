@@ -115,6 +115,7 @@ def read_config(
     if path:
         try: told = tomllib.loads(Path(path).read_text())
         except (OSError, ValueError) as e: raise ValueError(f'--config {path}: {getattr(e, "strerror", None) or e}') from e
+    if old := sorted(told.keys()&RENAMED.keys()): raise ValueError(f'--config {path}: {old[0]} is called {RENAMED[old[0]]} now')
     if unknown := told.keys()-{o.name for o in fields(TrainConfig)}: raise ValueError(f'--config {path}: there is no setting {", ".join(sorted(unknown))}; see meloformer train --help')
     return TrainConfig(**told | flags)
 

@@ -2,6 +2,7 @@
 
 Its card, OUT/README.md, stays as it is; write there what has changed.
 """
+from dataclasses import replace
 from pathlib import Path
 from fastcore.script import call_parse
 from meloformer.net.checkpoint import find_checkpoint, write_manifest
@@ -11,11 +12,13 @@ from meloformer.tokens.hid import HID
 @call_parse
 def main(
     run: str, # Run, of which the best checkpoint is taken, or a checkpoint
-    out: str = 'meloformer/weights' # Folder in the package
+    out: str = 'meloformer/weights', # Folder in the package
+    no_attributes: bool = False # Refuse attributes, where the model does not keep to them
 ):
     "Halve, save, and write the manifest"
     found = find_checkpoint(run)
     model = MeloFormer.load(found)
+    if no_attributes: model.cfg = replace(model.cfg, attributes=False)
     model.save(out, HID.load(found), {k: v.half() for k,v in model.state_dict().items()})
     write_manifest(out)
     print(f'{found} -> {out}, {(Path(out)/"model.safetensors").stat().st_size/1e6:.1f} MB')
