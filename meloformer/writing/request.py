@@ -64,7 +64,7 @@ _least = dict(bars=1, prompt_bars=0, tempo=0, attempts=1, window=256, summary_ba
 def _check(self:GenerationRequest):
     "Complain of a field that is out of its range, and of fields that do not go together"
     for k,n in _least.items():
-        if (getattr(self, k) or 0)<n and getattr(self, k) is not None: raise ValueError(f'--{k} is at least {n}, not {getattr(self, k)}')
+        if (v := getattr(self, k)) is not None and v<n: raise ValueError(f'--{k} is at least {n}, not {v}')
     if not 0<=self.off_chord_weight<=1: raise ValueError(f'--off_chord_weight lies from 0 to 1, not {self.off_chord_weight}')
     if self.form and self.loop: raise ValueError('give --form or --loop, not both')
 
@@ -83,24 +83,25 @@ def ask(self:GenerationRequest,
 def fulfil(
     model: MeloFormer,
     hid: HID, # Its encoding
-    request: GenerationRequest,
-    ask: Ask = None,     # What `request.ask` gave, if it is known
+    r: GenerationRequest,
+    ask: Ask = None,     # What `r.ask` gave, if it is known
     report: list = None, # Gets (bar, fault) of what is left after all attempts
     told = None          # Function, called as each bar but the last is finished
 ) -> Score: # With chord names
     "Write what is asked for"
-    if request.attributes and not model.cfg.attributes: raise ValueError('the model was not told attributes in training; leave --attributes out, or train with --attributes 0.5')
-    r = request
+    if r.attributes and not model.cfg.attributes: raise ValueError('the model was not told attributes in training; leave --attributes out, or train with --attributes 0.5')
     return written(model, hid, ask or r.ask(hid), r.seed, r.form, r.loop, r.window, r.attempts, report, told=told, summary_bars=r.summary_bars)
 
 # %% ../../nbs/writing/04_request.ipynb #7e90000e
+def _with(request, fields): return replace(request, **fields) if request else GenerationRequest(**fields)
+
 @patch
 def generate(self:MeloFormer,
     request: GenerationRequest = None, # Default: made of the fields
     **fields # Of `GenerationRequest`, which have the last word
 ) -> Score: # With chord names
     "Write a piece, or what a piece lacks"
-    return fulfil(self, self.hid, replace(request, **fields) if request else GenerationRequest(**fields))
+    return fulfil(self, self.hid, _with(request, fields))
 
 @patch
 def generate_many(self:MeloFormer,
@@ -109,7 +110,7 @@ def generate_many(self:MeloFormer,
     **fields
 ) -> list: # Of `Score`s; the seeds go up by one from that of the request
     "Several answers to one request"
-    r = replace(request, **fields) if request else GenerationRequest(**fields)
+    r = _with(request, fields)
     return [self.generate(r, seed=r.seed+i) for i in range(n)]
 
 # %% ../../nbs/writing/04_request.ipynb #7e900012
