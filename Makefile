@@ -5,7 +5,7 @@ export MPLBACKEND = agg
 # threads that wait should sleep: those that spin make training ten times slower as soon as another program wants a core
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test slow docs prepare venv clean
+.PHONY: help demo test slow kernels docs prepare venv clean
 .DEFAULT_GOAL := help
 
 help: ## list what make can do
@@ -27,10 +27,14 @@ test: ## check everything: package = notebooks, notebooks, docs site, tests
 	@$(PY) -m pytest -q -n 2 --dist loadfile --ignore tests/test_repo.py --ignore tests/test_live.py
 	@$(PY) -m pytest -q tests/test_live.py
 
-slow: ## the long checks: slow cells of the notebooks, 10,000 invented scores, whole folders
+slow: ## the long checks: slow cells of the notebooks, 10,000 invented scores, whole folders, what grows
 	@tools/venv.sh dev
 	@OMP_NUM_THREADS=1 .venv/bin/nbdev_test --n_workers 2 --flags slow
-	@$(PY) -m pytest -q --slow tests/test_round_trip.py tests/test_grammar.py
+	@$(PY) -m pytest -q --slow tests/test_round_trip.py tests/test_grammar.py tests/test_soak.py
+
+kernels: ## count what masks cost in the kernels of a GPU; needs a C++ compiler, no GPU
+	@tools/venv.sh dev
+	@$(PY) benchmarks/kernels.py
 
 docs: ## build README.md and the docs site in _docs
 	@tools/venv.sh dev

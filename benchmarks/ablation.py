@@ -15,7 +15,8 @@ from tqdm.auto import tqdm
 import meloformer.net.model
 from report import report
 from meloformer.data.corpus import Corpus
-from meloformer.net.masks import PRESETS, RR, RS, SR, SS, bars_back, causal, near_bars, occupancy, same_bar, same_document, same_instrument
+from meloformer.net.blocks import occupancy
+from meloformer.net.masks import PRESETS, RR, RS, SR, SS, bars_back, causal, near_bars, same_bar, same_document, same_instrument
 from meloformer.net.model import HEAD_DIM, Config, MeloFormer, batch_ids
 from meloformer.data.packing import Packs, Window, reader, stack
 from meloformer.training.optim import lr_at, make_optimizer

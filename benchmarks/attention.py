@@ -13,7 +13,8 @@ from report import report
 from rivals import RIVALS
 from meloformer.net.attention import GatherPlan, attend
 from meloformer.data.corpus import Corpus
-from meloformer.net.masks import block_lists, occupancy, preset
+from meloformer.net.blocks import block_lists, occupancy
+from meloformer.net.masks import preset
 from meloformer.net.model import HEAD_DIM, batch_ids, config
 from meloformer.data.packing import Packs, Window, stack
 

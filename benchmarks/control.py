@@ -14,9 +14,9 @@ import numpy as np
 from fastcore.script import call_parse
 from report import report
 from meloformer.data.corpus import Corpus
-from meloformer.judging.evaluate import HARMONY, control, copies, frame_of, kept, legal, memorised, opening, write_all
-from meloformer.writing.generate import wish
-from meloformer.writing.constraints import Ask
+from meloformer.judging.evaluate import HARMONY, control, copies, controls_of, adherence, legal, memorised, excerpt, write_all
+from meloformer.writing.generate import make_request
+from meloformer.writing.constraints import TokenRequest
 from meloformer.tokens.hid import HID
 from meloformer.net.model import MeloFormer
 from meloformer.net.checkpoint import find_checkpoint
@@ -42,14 +42,14 @@ def main(
     "Measure control, legality and memorisation"
     ckpt,train,val = find_checkpoint(run),Corpus(corpus),Corpus(corpus, 'val')
     hid,model = HID.load(ckpt),MeloFormer.load(ckpt)
-    typed = [wish(hid, bars, chords=chords, instruments=players, meter=meter, tempo=tempo) for chords,players,meter,tempo in TYPED]
-    asks = dict(typed=[a for a in typed for _ in range(seeds)], free=[Ask(bars=bars//2)]*max(0, pieces-seeds*len(typed)))
-    sets = write_all(ckpt, asks, Path(out or f'control_{Path(run).resolve().name}'), device=device)
-    good = [(hid.decode(t), a) for t,a in zip(sets['typed'], asks['typed']) if legal(hid, t)['legal']]
-    rows = [dict(chords=o[0], players=o[1], meter=o[2], tempo=o[3], kept=mean([kept(s, b) for s,b in good if b is a])) for o,a in zip(TYPED, typed)]
+    typed = [make_request(hid, bars, chords=chords, instruments=players, meter=meter, tempo=tempo) for chords,players,meter,tempo in TYPED]
+    requests = dict(typed=[a for a in typed for _ in range(seeds)], free=[TokenRequest(bars=bars//2)]*max(0, pieces-seeds*len(typed)))
+    sets = write_all(ckpt, requests, Path(out or f'control_{Path(run).resolve().name}'), device=device)
+    good = [(hid.decode(t), a) for t,a in zip(sets['typed'], requests['typed']) if legal(hid, t)['legal']]
+    rows = [dict(chords=o[0], players=o[1], meter=o[2], tempo=o[3], kept=mean([adherence(s, b) for s,b in good if b is a])) for o,a in zip(TYPED, typed)]
     chance = mean([{k: f(s, b) for k,f in HARMONY.items()} for s,a in good for b in typed if b is not a and b.meter==a.meter])
-    heard = [opening(hid, val[i], bars) for i in np.sort(np.random.default_rng(0).permutation(len(val))[:64])]
-    real = control(hid, heard, [frame_of(hid, t) for t in heard])
+    heard = [excerpt(hid, val[i], bars) for i in np.sort(np.random.default_rng(0).permutation(len(val))[:64])]
+    real = control(hid, heard, [controls_of(hid, t) for t in heard])
     every = sum(sets.values(), [])
     grids = {k: [hid.decode_grid(t)[0] for t in v] for k,v in dict(sets, validation=heard).items()}
     start = time.perf_counter()
@@ -58,6 +58,6 @@ def main(
     ends = np.cumsum([len(v) for v in grids.values()])
     report('control', command='python benchmarks/control.py RUN CORPUS', size=f'{sum(p.numel() for p in model.parameters())/1e6:.1f} M parameters', checkpoint=ckpt.name,
         weights=hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12], corpus=train.fingerprint[:12], bars=bars, seeds=seeds, rows=rows,
-        typed=mean([kept(s, a) for s,a in good]), chance=chance, real=real['kept'], legal=dict(pieces=len(every), **mean([{k: float(v) for k,v in legal(hid, t).items()} for t in every])),
+        typed=mean([adherence(s, a) for s,a in good]), chance=chance, real=real['kept'], legal=dict(pieces=len(every), **mean([{k: float(v) for k,v in legal(hid, t).items()} for t in every])),
         copies={k: copies(found[e-len(v):e]) for (k,v),e in zip(grids.items(), ends)},
         search=dict(notes=sum(len(g.notes) for v in grids.values() for g in v), tokens=int(train.index['length'].sum()), seconds=round(took, 1)))

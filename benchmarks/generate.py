@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from fastcore.script import Param, call_parse
 from report import earlier, head, report
-from meloformer.writing.generate import Writer, _compiled_think, compose, think
+from meloformer.writing.generate import BatchGenerator, compiled_step, compose, decode_step
 from meloformer.net.cache import Cache
-from meloformer.writing.constraints import Ask
+from meloformer.writing.constraints import TokenRequest
 from meloformer.tokens.hid import HID
 from meloformer.net.masks import FIELDS, toy_ids
 from meloformer.net.model import MeloFormer
@@ -21,21 +21,21 @@ from meloformer.net.checkpoint import find_checkpoint
 
 def step_ms(model, hid, length, compiled, steps=200):
     "Median milliseconds of one step after so many tokens, and the entries that it may read"
-    ids,cache,w = toy_ids(length, length//32, bar_tokens=110, programs=8),Cache(model),Writer(model, hid, [Ask()], [0])
+    ids,cache,w = toy_ids(length, length//32, bar_tokens=110, programs=8),Cache(model),BatchGenerator(model, hid, [TokenRequest()], [0])
     model.prefill(cache, torch.zeros(1, length, dtype=torch.long), ids)
     row,choice,took = torch.stack([getattr(ids, f)[:, -1] for f in FIELDS], 1),w.tensors([w.free]),[]
     for i in range(steps+5):
         start = time.perf_counter()
         cache.make_room()
-        f,width = (_compiled_think, cache.width) if compiled else (think, max(cache.used))
+        f,width = (compiled_step(), cache.width) if compiled else (decode_step, max(cache.used))
         f(model, cache, width, torch.zeros(1, dtype=torch.long), row, *choice)
         took.append(time.perf_counter()-start)
     return dict(ms=round(1e3*median(took[5:]), 2), entries=width)
 
-def written(model, hid, bars, seed, compiled):
+def timed(model, hid, bars, seed, compiled):
     "A piece, and what it took"
     at,tokens = [time.perf_counter()],[]
-    for t in compose(model, hid, Ask(bars=bars), seed, compiled=compiled):
+    for t in compose(model, hid, TokenRequest(bars=bars), seed, compiled=compiled):
         tokens.append(t)
         at.append(time.perf_counter())
     d,n,notes = np.diff(at),len(tokens),len(hid.decode(np.array(tokens)).notes)
@@ -45,9 +45,9 @@ def measured(run, bars, repeats):
     "Rows of one run, as it is and compiled"
     ckpt = find_checkpoint(run)
     model,hid = MeloFormer.load(ckpt),HID.load(ckpt)
-    first,rows = written(model, hid, bars, 0, True)['seconds'],{False: [], True: []}
+    first,rows = timed(model, hid, bars, 0, True)['seconds'],{False: [], True: []}
     for seed in range(repeats):
-        for c,own in rows.items(): own.append(written(model, hid, bars, seed, c))
+        for c,own in rows.items(): own.append(timed(model, hid, bars, seed, c))
     for c,own in rows.items():
         steps = {n: step_ms(model, hid, n, c) for n in (1024, 4096, 8192, 32768)}
         yield dict(size=f'{sum(p.numel() for p in model.parameters())/1e6:.1f} M parameters', compiled=c, commit=head(), bars=bars, repeats=repeats, **{k: round(median(o[k] for o in own), 2) for k in own[0]},

@@ -17,7 +17,8 @@ from report import report
 from rivals import CausalPlan
 from meloformer.net.attention import attend, make_plan, no_dense_fallback
 from meloformer.budget.hardware import CARDS, ONE_CORE, SHARES, card_speed, find_card
-from meloformer.net.masks import FIELDS, PRESETS, block_lists, occupancy, preset, toy_ids
+from meloformer.net.blocks import block_lists, occupancy
+from meloformer.net.masks import FIELDS, PRESETS, preset, toy_ids
 from meloformer.net.cache import Cache
 from meloformer.net.model import HEAD_DIM, Config, MeloFormer, config, leaks, losses, randomize_weights
 from meloformer.budget.profile import Job, _trial, job_work, machine, predict_memory, predict_seconds

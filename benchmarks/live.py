@@ -10,7 +10,7 @@ import threading
 import numpy as np
 from fastcore.script import call_parse
 from report import earlier, head, report
-from meloformer.writing.generate import Ask
+from meloformer.writing.constraints import TokenRequest
 from meloformer.apps.live import STOP, Inbox, Performer, RecordedPort, Thinker, realtime_priority
 from meloformer.net.model import MeloFormer
 from meloformer.net.checkpoint import find_checkpoint
@@ -18,14 +18,14 @@ from meloformer.net.checkpoint import find_checkpoint
 def first_bar(thinker, inbox, seed):
     "Seconds from a question to its first bar"
     start = inbox.now()
-    thinker.ask(Ask(tempo=120), seed)
+    thinker.start(TokenRequest(tempo=120), seed)
     thinker.more()
     inbox.get(start+600)
     return inbox.now()-start
 
 def shares(thinker, inbox, bars, seed=0):
     "Thinking time of each bar over its duration"
-    thinker.ask(Ask(bars=bars, tempo=120), seed)
+    thinker.start(TokenRequest(bars=bars, tempo=120), seed)
     res = []
     for _ in range(bars):
         thinker.more()
@@ -39,7 +39,7 @@ def performance(thinker, inbox, seconds, seed=1):
     def stop():
         asked.append(inbox.now())
         inbox.put(STOP)
-    thinker.ask(Ask(tempo=120), seed, forever=True)
+    thinker.start(TokenRequest(tempo=120), seed, forever=True)
     threading.Timer(seconds, stop).start()
     p = Performer(tape, inbox, tempo=120)
     with realtime_priority() as first: log = p.perform(p.play, thinker)

@@ -11,17 +11,24 @@ def processor():
     return f'{names[0] if names else platform.processor()}, {os.cpu_count()} cores'
 
 here = Path(__file__).parent
-def head(): return subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=here, capture_output=True, text=True).stdout.strip()
+def head(*paths):
+    "The last commit, or the last that changed some paths of the repo"
+    return subprocess.run(['git', 'log', '-1', '--format=%h', '--', *paths], cwd=here.parent, capture_output=True, text=True).stdout.strip()
+
 def earlier(name):
     "Rows of the results that are there"
     f = here/'results'/f'{name}.json'
     return json.loads(f.read_text())['rows'] if f.exists() else []
 
-def report(name, packages=(), **figures):
-    "Print and keep the figures, with device, versions and commit"
+def keep(name, packages=(), **figures):
+    "Keep the figures, with device, versions and commit"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     d = dict(benchmark=name, device=device, threads=torch.get_num_threads(), python=platform.python_version(),
              versions={p: version(p) for p in ('torch','numpy','symusic',*packages)}, commit=head(), **figures)
     (here/'results').mkdir(exist_ok=True)
     (here/'results'/f'{name}.json').write_text(json.dumps(d, indent=1)+'\n')
-    print(json.dumps(d))
+    return d
+
+def report(name, packages=(), **figures):
+    "Keep the figures, and print them"
+    print(json.dumps(keep(name, packages, **figures)))

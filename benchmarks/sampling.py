@@ -3,10 +3,10 @@
     python benchmarks/sampling.py DATA [--run RUN] [--pieces 24] [--bars 16] [--minutes 15] [--only "n0 n2 n4 h4"]
 
 DATA is a corpus, of which the validation split counts, or a folder of MIDI that the model was not trained on. Pieces are written from nothing and over the
-chords, players, meters and tempos of real pieces, with the same seeds for every setting, and all figures of `meloformer.judging.figures` are set beside those of the
+chords, players, meters and tempos of real pieces, with the same seeds for every setting, and all figures of `meloformer.writing.figures` are set beside those of the
 real ones: their differences in units of what halves of the real music differ by, their mean the distance. First the nuclei and temperatures; then, with the
-nearest of them, how far notes lean to typed chords and how long players may rest. Settings are named n0, n1 … and h1, h2 … in the order of `NUCLEI` and
-`HARMONY`; --only chooses some. What is written is kept in --out, so that the same command goes on where it was stopped; --minutes ends it after the setting at
+nearest of them, how far notes lean to typed chords and how long players may rest, and how much of their probability pitches keep that were struck just before.
+Settings are named n0, n1 …, h1, h2 … and r1, r2 … in the order of `NUCLEI`, `HARMONY` and `REPEATS`; --only chooses some. What is written is kept in --out, so that the same command goes on where it was stopped; --minutes ends it after the setting at
 hand, and the table has the settings that are there. Pictures lie in --out, too.
 """
 import hashlib, time
@@ -19,14 +19,14 @@ from tqdm.auto import tqdm
 from report import report
 from meloformer.judging.compare import compare, draw_figures, interval, rows, some_pieces, summary
 from meloformer.data.corpus import Corpus, find_midi
-from meloformer.judging.evaluate import frame_of, opening
-from meloformer.judging.figures import Piece
+from meloformer.judging.evaluate import controls_of, excerpt
+from meloformer.writing.figures import Piece
 from meloformer.writing.generate import compose_many
-from meloformer.writing.constraints import TEMPERATURE, TOP_P, Ask
+from meloformer.writing.constraints import TEMPERATURE, TOP_P, TokenRequest
 from meloformer.tokens.hid import HID
 from meloformer.music.midi import MidiError
 from meloformer.net.model import MeloFormer
-from meloformer.writing.rules import chord_tones
+from meloformer.writing.rules import chord_tones, other_pitches
 from meloformer.net.checkpoint import find_checkpoint
 from meloformer.music.score import Score
 
@@ -34,7 +34,8 @@ FIRST = dict(top_p='all .9') # of version 0.3.0: the nucleus over all tokens at 
 NUCLEI = [FIRST, dict(top_p=1), dict(top_p=.9), dict(top_p=.95), dict(top_p='pitch .9'), dict(top_p='pitch .95'), dict(top_p='pitch .9, velocity .95, chord .95'),
     dict(top_p='.98, pitch .9'), dict(top_p='pitch .9', temperature='between .95'), dict(top_p=1, temperature='pitch .9'), dict(top_p=1, temperature='all .95'),
     dict(top_p=.98, temperature='.95, between 1')]
-HARMONY = [dict(lean=lean, rest=rest) for rest in (2, -1) for lean in (.25, .1, .5, 1)] # the first of them in the rows above
+HARMONY = [dict(off_chord_weight=w, max_rest_bars=rest) for rest in (2, -1) for w in (.25, .1, .5, 1)] # the first of them in the rows above
+REPEATS = [dict(HARMONY[0], repeat_weight=w) for w in (1, .6, .4, .3, .2)] # the first of them in all other rows
 
 def digest(*what): return hashlib.sha256(repr(what).encode()).hexdigest()[:12]
 
@@ -42,25 +43,26 @@ def heard(hid, data, n, bars):
     "Openings of real music, as tokens"
     if (Path(data)/'manifest.json').exists():
         val = Corpus(data, 'val')
-        return [opening(hid, val[i], bars) for i in some_pieces(val, n, bars)]
+        return [excerpt(hid, val[i], bars) for i in some_pieces(val, n, bars)]
     res,files = [],np.random.default_rng(0).permutation(sorted(find_midi(data)))
     for f in tqdm(files, desc='read', disable=None):
         if len(res)==n: break
-        try: tokens = opening(hid, hid.encode(Score.read(f)), bars)
+        try: tokens = excerpt(hid, hid.encode(Score.read(f)), bars)
         except MidiError as e: print(f'{e}; left out')
         else:
             if len(hid.decode_grid(tokens)[0].notes): res.append(tokens)
     return res
 
-def ask_all(frames, bars, sampling, lean, rest):
-    "The questions of one setting, from nothing and over real frames"
-    asked = dict(rest=None if rest<0 else rest, rules=[chord_tones().softly(lean)] if lean<1 else [])
-    return dict(free=[Ask(bars=bars, most=400, **sampling)]*len(frames), asked=[replace(f, most=400, **sampling, **asked) for f in frames])
+def ask_all(frames, bars, sampling, off_chord_weight, max_rest_bars, repeat_weight=1):
+    "The requests of one setting, from nothing and over real frames"
+    other = [other_pitches().softly(repeat_weight)] if repeat_weight<1 else []
+    asked = dict(max_rest_bars=None if max_rest_bars<0 else max_rest_bars, rules=[*other, *[chord_tones().softly(off_chord_weight)]*(off_chord_weight<1)])
+    return dict(free=[TokenRequest(bars=bars, max_bar_tokens=400, rules=other, **sampling)]*len(frames), asked=[replace(f, max_bar_tokens=400, **sampling, **asked) for f in frames])
 
-def written(model, hid, asks, path):
+def pieces_of(model, hid, requests, path):
     "Tokens of pieces that are written side by side, or were before"
     if not path.exists():
-        tokens = compose_many(model, hid, asks, range(len(asks)))
+        tokens = compose_many(model, hid, requests, range(len(requests)))
         part = path.with_suffix('.part')
         with open(part, 'wb') as f: np.savez(f, *tokens)
         part.replace(path)
@@ -95,7 +97,7 @@ def draw_rolls(sets, path):
             ax.set_title(name, fontsize=8, pad=14)
     fig.savefig(path, dpi=100)
 
-def said(sampling, lean, rest): return '; '.join([*(f'{k} {v}' for k,v in sampling.items()), f'lean {lean}', f'rest {rest}'])
+def said(sampling, **weights): return '; '.join(f'{k} {v}' for k,v in (sampling | weights).items())
 
 def table(rows):
     "Distances of all settings, to be read"
@@ -103,7 +105,7 @@ def table(rows):
     out = [f"{'':4}{'from nothing':24}{'over real frames':24}setting; * nearer than the first, 95 %"]
     for r in rows:
         star = {k: '*' if r[k].get('less', [0,0])[1]>0 else ' ' for k in ('free','asked')}
-        out.append(f"{r['name']:4}{cell(r['free'])}{star['free']} {cell(r['asked'])}{star['asked']} {said(r['sampling'], r['lean'], r['rest'])}")
+        out.append(f"{r['name']:4}{cell(r['free'])}{star['free']} {cell(r['asked'])}{star['asked']} {said(**{k: v for k,v in r.items() if k not in ('name','free','asked')})}")
     return '\n'.join(out)
 
 def nearest(done): return min(done, key=lambda o: np.mean([c.distance for c in o[2].values()]))
@@ -127,23 +129,24 @@ def main(
     weights = hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12]
     tokens = heard(hid, data, real, bars)
     few = [tokens[i] for i in np.linspace(0, len(tokens)-1, min(pieces, len(tokens))).astype(int)] # of all sets, for a corpus has one after the other
-    music,frames = [Piece.from_tokens(hid, t) for t in tokens],[frame_of(hid, t) for t in few]
+    music,frames = [Piece.from_tokens(hid, t) for t in tokens],[controls_of(hid, t) for t in few]
     floor,done,told = compare(music, music, bars=bars, mix=False).floor,[],[t.tolist() for t in few]
-    names = [*(f'n{i}' for i in range(len(NUCLEI))), *(f'h{i}' for i in range(1, len(HARMONY)))]
+    names = [*(f'n{i}' for i in range(len(NUCLEI))), *(f'h{i}' for i in range(1, len(HARMONY))), *(f'r{i}' for i in range(1, len(REPEATS)))]
     chosen = only.split() if only else names
     if bad := [o for o in chosen if o not in names]: raise ValueError(f"--only: no setting is called {bad[0]}; there are {' '.join(names)}")
-    def measure(name, sampling, lean, rest):
-        asks,setting,found = ask_all(frames, bars, sampling, lean, rest),dict(sampling=sampling, lean=lean, rest=rest),{}
-        paths = {k: out/f'{k}-{digest(weights, bars, sampling, k=="asked" and (lean, rest), told)}.npz' for k in asks}
+    def measure(name, sampling, **kept):
+        requests,setting,found = ask_all(frames, bars, sampling, **kept),dict(sampling=sampling, **kept),{}
+        paths = {k: out/f'{k}-{digest(weights, bars, sampling, sorted(kept.items()) if k=="asked" else kept.get("repeat_weight", 1), told)}.npz' for k in requests}
         if name not in chosen or time.time()-start > 60*minutes and not all(p.exists() for p in paths.values()): return
-        for kind,own in asks.items():
-            wrote = written(model, hid, own, paths[kind])
+        for kind,own in requests.items():
+            wrote = pieces_of(model, hid, own, paths[kind])
             found[kind] = beside(hid, wrote, music, bars, floor)
         done.append((name, setting, found, wrote))
         print(name, said(**setting), {k: round(c.distance, 2) for k,c in found.items()}, flush=True)
     for i,s in enumerate(tqdm(NUCLEI, desc='nuclei and temperatures', disable=None)): measure(f'n{i}', s, **HARMONY[0])
     best = nearest(done)[1]['sampling'] if done else dict(top_p=TOP_P, temperature=TEMPERATURE)
     for i,h in enumerate(tqdm(HARMONY[1:], desc='lean and rest', disable=None), 1): measure(f'h{i}', best, **h)
+    for i,h in enumerate(tqdm(REPEATS[1:], desc='repeats', disable=None), 1): measure(f'r{i}', best, **h)
     if not done: raise ValueError('no setting was run; give more --minutes')
     first,(name,setting,found,wrote) = done[0],nearest(done)
     draw_figures({k: summary(f['asked']) for k,f in {first[0]: first[2], name: found}.items()}).figure.savefig(out/'figures.png', dpi=100)

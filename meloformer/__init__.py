@@ -1,5 +1,5 @@
 "A transformer for symbolic music that reads a piece as a list of bars"
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 from importlib import import_module
 
 _homes = dict(Score='music.score', HID='tokens.hid', MeloFormer='writing.request', GenerationRequest='writing.request', generate='writing.request', train='training.train', prepare='data.corpus', evaluate='judging.evaluate')

@@ -1,8 +1,9 @@
 "`meloformer …` in processes of their own, forked from a server that has loaded PyTorch already: it is loaded once, not once a process"
-import multiprocessing, os, resource, signal, subprocess, sys, threading
+import multiprocessing, os, resource, signal, subprocess, sys, tempfile, threading
+from meloformer.apps.cli import COMMANDS
 
 ctx = multiprocessing.get_context('forkserver')
-ctx.set_forkserver_preload([f'meloformer.{o}' for o in ('cli','corpus','train','generate','evaluate','live','studio','profile')])
+ctx.set_forkserver_preload(['meloformer.apps.cli', *(f'meloformer.{o}' for o in COMMANDS.values())])
 
 def _run(ends, args, env, cwd, most):
     "What the process does; `most`: bytes a file of it may have"
@@ -11,6 +12,7 @@ def _run(ends, args, env, cwd, most):
     if len(ends)==1: os.dup2(1, 2)
     os.environ.clear()
     os.environ.update(env)
+    tempfile.tempdir = None # as the environment says
     os.chdir(cwd)
     for o in (sys.stdout, sys.stderr): o.reconfigure(line_buffering=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)

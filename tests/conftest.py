@@ -12,7 +12,7 @@ sys.path += [str(root/'scripts'), str(root/'tools')]
 for name,n in (('quick', 100), ('slow', 10_000)): settings.register_profile(name, deadline=None, print_blob=True, max_examples=n)
 torch.set_num_threads(1)
 
-def hears(): signal.signal(signal.SIGINT, signal.SIG_DFL) # what runs in the background of a shell is deaf to Ctrl-C, and so are its children
+if signal.getsignal(signal.SIGINT)==signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler) # what runs in the background of a shell is deaf to Ctrl-C, and so would its children be
 
 def slowness():
     "How many times longer than on a quiet laptop a loop takes here and now, and 1 at least: what limits of time are multiplied by"
@@ -53,3 +53,13 @@ def corpus_folder(midi_folder, tmp_path_factory):
     (tmp/'files.txt').write_text('\n'.join(map(str, sorted(midi_folder.glob('*.mid'))[:60])))
     build(tmp/'files.txt', tmp/'data', val_share=.1, progress=False)
     return tmp/'data'
+
+@pytest.fixture(scope='session')
+def checkpoint(tmp_path_factory):
+    "A model that knows nothing, on disk"
+    from meloformer.net.model import Config, MeloFormer, randomize_weights
+    from meloformer.tokens.hid import HID
+    path = tmp_path_factory.mktemp('model')/'m'
+    torch.manual_seed(0)
+    randomize_weights(MeloFormer(Config(width=64, layers=2, heads=1, kv_heads=1)), .02).save(path, HID())
+    return path

@@ -7,7 +7,9 @@ from hypothesis import given, settings, strategies as st
 from torch._dynamo.testing import CompileCounter
 from torch.nn.attention.flex_attention import create_mask
 from meloformer.net.attention import DensePlan, FlexPlan, GatherPlan, TwoPassPlan, attend, plan_passes
-from meloformer.net.masks import NO_PROGRAM, PRESETS, make_ids, occupancy, preset, toy_ids, two_passes
+from meloformer.net.blocks import occupancy
+from meloformer.tokens.vocabulary import NO_PROGRAM
+from meloformer.net.masks import PRESETS, make_ids, preset, toy_ids, two_passes
 from meloformer.net.model import Config, MeloFormer, randomize_weights
 
 RULES = [*PRESETS, 'meloformer-SS', 'meloformer-RS-SR', 'meloformer-RR', 'museformer-SS']

@@ -1,9 +1,9 @@
 "One clear line, a status that is not zero, nothing half-written, nothing lost"
-import json, os, random, shutil, signal, subprocess, sys, time
+import json, os, random, resource, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 from commands import Command, command
-from conftest import hears, same_folders
+from conftest import same_folders
 from meloformer.apps.cli import run
 from meloformer.data.corpus import Limits, encode_file
 from meloformer.tokens.hid import HID
@@ -99,13 +99,27 @@ def test_wrong_words(fails, corpus_folder, tmp_path, ckpt):
         assert words in fails('train', *args, *out)
     for words,args in (('no General MIDI', ['--instruments', 'kazoophone']), ('no meter', ['--meter', '4/5']), ('tempo lies', ['--tempo', 5]),
         ('top_p', ['--top_p', 2]), ('bars', ['--bars', 0]), ('none.mid', ['--prompt', tmp_path/'none.mid']),
-        ('top_k', ['--top_k', -1]), ('temperature', ['--temperature', 'nan']), ('seed', ['--seed', -1]), ('give --out a MIDI file', ['--out', tmp_path/'p.png']),
-        ('give --out a MIDI file', ['--out', tmp_path])):
+        ('top_k', ['--top_k', -1]), ('temperature', ['--temperature', 'nan']), ('seed', ['--seed', -1]), ('ends in one of .mid', ['--out', tmp_path/'p.png']),
+        ('ends in one of .mid', ['--out', tmp_path/'p']), ('is a folder', ['--out', tmp_path])):
         assert words in fails('generate', ckpt, '--out', tmp_path/'p.mid', *args)
+    for words,args in (('ends in one of .mid', ['--out', tmp_path/'p.ogg']), ('PNG', ['--picture', tmp_path/'p.txt'])): assert words in fails('live', *args)
+    for words,args in (('empty', ['']), ('contradict', ['a fast slow waltz in 5/4']), ('--meter 4/4', ['a waltz', '--meter', '4/4']), ('10,000 words', ['la '*10_000]), ('English', ['ein Walzer für Flöte und Harfe']),
+        ('overlap', ['[1-8] flute [5-12] strings']), ('outside of the 8 bars', ['[1-8] flute [9-12] strings', '--bars', 8]), ('bars 5 to 8 belong to no section', ['[1-4] flute [9-12] strings']), ('[9-]', ['[9-] flute']),
+        ("'kazoo'", ['flute', '--without', 'kazoo']), ('leave --prompt out', ['flute; harp', '--prompt', tmp_path/'none.mid'])):
+        assert words in fails('text', *args, '--model', ckpt, '--out', tmp_path/'p.mid')
     assert '4, 8, 12, 24 or 48' in fails('prepare', tmp_path, tmp_path/'x', '--positions_per_beat', 7)
     with pytest.raises(SystemExit) as e: run('train', ['--no_such_flag'])
     assert e.value.code == 2
     assert sorted(o.name for o in tmp_path.iterdir()) == ['model']
+
+@pytest.mark.parametrize('suffix,what', [('.wav','fluidsynth'), ('.mp3','fluidsynth'), ('.musicxml','music21')])
+def test_format_that_is_not_installed(suffix, what, fails, ckpt, tmp_path, monkeypatch):
+    "Said before a note is written, with the command that installs it"
+    monkeypatch.setattr('shutil.which', lambda name: None)
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    said = fails('generate', ckpt, '--out', tmp_path/f'p{suffix}')
+    assert f'needs {what}, which is not installed: ' in said and 'install ' in said.partition('installed')[2]
+    assert not list(tmp_path.glob('p*'))
 
 def test_window_shorter_than_a_bar(midi_folder, tmp_path, fails):
     "A bar of more than 192 tokens"
@@ -151,14 +165,16 @@ def test_another_vocabulary(ckpt, tmp_path, fails):
     (ckpt/'hid.json').write_text(json.dumps(d))
     assert 'another vocabulary' in fails('generate', ckpt, '--out', tmp_path/'p.mid')
 
-def test_another_config(corpus_folder, tmp_path, fails):
+def test_another_config(corpus_folder, tmp_path, fails, capsys):
     go = ['train', '--data', corpus_folder, '--out', tmp_path/'run', *SMALL]
     assert run(go[0], list(map(str, go[1:]))) == 0
     assert 'was trained with' in fails(*go, '--mask', 'dense')
     assert 'was trained with' in fails(*go, '--max_seq_len', 512)
     f = checkpoints(tmp_path/'run')[-1]/'train.pt'
     f.write_bytes(f.read_bytes()[:100])
-    assert 'train.pt' in fails(*go)
+    assert run(go[0], list(map(str, go[1:]))) == 0
+    said = capsys.readouterr().out
+    assert str(f) in said and 'the run begins anew' in said and (f.parent.parent/f'damaged_1_{f.parent.name}'/'train.pt').stat().st_size==100
 
 def test_disk_full(corpus_folder, midi_folder, tmp_path, ckpt):
     "Files of this process may not grow beyond a limit: what was there stays, and what was done is not done again"
@@ -188,11 +204,17 @@ def interrupted(when, *args):
 
 def test_ctrl_c_at_once(corpus_folder, tmp_path):
     "While the libraries are still being loaded"
-    p = subprocess.Popen([sys.executable, '-m', 'meloformer.apps.cli', 'train', '--data', str(corpus_folder), '--out', str(tmp_path/'run')], stderr=subprocess.PIPE, text=True, preexec_fn=hears)
+    p = subprocess.Popen([sys.executable, '-m', 'meloformer.apps.cli', 'train', '--data', str(corpus_folder), '--out', str(tmp_path/'run')], stderr=subprocess.PIPE, text=True)
     time.sleep(1)
     p.send_signal(signal.SIGINT)
     err = p.communicate(timeout=1200)[1]
     assert p.returncode == 130 and 'Traceback' not in err, err
+
+def test_background_of_a_shell():
+    "What a shell starts with `&` is deaf to Ctrl-C; the tests are not, nor what they start"
+    child = "import signal, sys; sys.exit(signal.getsignal(signal.SIGINT)!=signal.default_int_handler)"
+    code = f"import signal, subprocess, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); deaf = subprocess.call([sys.executable, '-c', {child!r}]); import conftest; sys.exit(10*subprocess.call([sys.executable, '-c', {child!r}])+deaf)"
+    assert subprocess.run([sys.executable, '-c', code], cwd=root/'tests').returncode == 1
 
 def test_ctrl_c_while_saving(tmp_path, ckpt, monkeypatch):
     "A second Ctrl-C stops the writing, too"
@@ -228,3 +250,55 @@ def test_a_reader_that_has_seen_enough(buffered, midi_folder):
     p = subprocess.Popen([sys.executable, '-m', 'meloformer.apps.cli', 'check', str(min(midi_folder.iterdir())), '--workers', '0'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ|dict(PYTHONUNBUFFERED=buffered))
     p.stdout.close()
     assert p.wait(1200)==0 and p.stderr.read()==b''
+
+# ------------------------------------------------------------------------------------------------ places that are none
+
+LONG = 'n'*300
+ODD = ('/dev/zero', '/dev/null', '/dev/full', '', LONG, '曲 🎵\n', 'loop', 'empty', 'file', 'folder.mid', '/proc/self/mem')
+ASKED = dict(check=['check', '?', '--workers', '0'], prepare=['prepare', '?', '--out', 'new', '--workers', '0'], generate=['generate', '?', '--bars', '1', '--out', 'new.mid'], prompt=['generate', 'model', '--out', 'new.mid', '--prompt', '?'],
+    text=['text', 'flute', '--model', '?', '--out', 'new.mid'], train=['train', '--data', '?', '--out', 'new', *SMALL], config=['train', '--config', '?'], init=['train', '--data', 'data', '--out', 'new', '--init_from', '?', *SMALL], phases=['train', '--data', 'data', '--out', 'new', '--phases', '?', *SMALL],
+    mask=['train', '--data', 'data', '--out', 'new', '--mask', '?.py:x', *SMALL], monitor=['monitor', '?'], evaluate=['evaluate', '?', '--data', 'data'], evaluate_data=['evaluate', 'model', '--data', '?'], caption=['caption', '?'])
+EMPTY_IS_NONE = 'check prepare generate prompt text init phases config evaluate monitor'.split() # and `check file` reads a list of one name; an empty text is the folder one is in, or as if the flag were not there
+
+@pytest.fixture
+def odd_folder(ckpt, corpus_folder, tmp_path, monkeypatch):
+    "A folder of odd places; who reads a device to its end gets no more memory, instead of all of this machine"
+    monkeypatch.chdir(tmp_path)
+    old = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (4<<30, old[1]))
+    (tmp_path/'data').symlink_to(corpus_folder)
+    (tmp_path/'loop').symlink_to('loop')
+    (tmp_path/'file').write_text('x')
+    for o in ('empty','folder.mid'): (tmp_path/o).mkdir()
+    yield tmp_path
+    resource.setrlimit(resource.RLIMIT_DATA, old)
+
+@pytest.mark.parametrize('asked', ASKED)
+def test_what_is_read_from_odd_places(asked, odd_folder, fails):
+    "Devices without an end, links in circles, names that are too long: one sentence, at once, and nothing is made"
+    before = sorted(o.name for o in odd_folder.iterdir())
+    for o in ODD:
+        if (o or asked not in EMPTY_IS_NONE) and (asked, o)!=('check', 'file'): fails(*(a.replace('?', o) for a in ASKED[asked]))
+        assert sorted(o.name for o in odd_folder.iterdir())==before
+
+@pytest.mark.parametrize('out', ['/proc/x', '/dev/null', '/dev/null/x', LONG, 'loop', 'file', 'empty', '/'])
+@pytest.mark.parametrize('command', ['prepare', 'train', 'generate'])
+def test_what_is_written_to_odd_places(command, out, odd_folder, corpus_folder, midi_folder, fails):
+    "The same"
+    before = sorted(o.name for o in odd_folder.iterdir())
+    how = dict(prepare=['prepare', min(midi_folder.iterdir()), '--workers', 0, '--val_share', 0, '--out', out], train=['train', '--data', corpus_folder, *SMALL, '--out', out], generate=['generate', 'model', '--bars', 1, '--out', out if out=='/' else out+'.mid' if out in ('file','empty','loop') else out+'/x.mid'])
+    if (command, out) not in (('generate', 'file'), ('generate', 'empty'), ('generate', 'loop'), ('train', 'empty'), ('train', '/')): # these are free
+        fails(*how[command])
+        assert sorted(o.name for o in odd_folder.iterdir())==before
+
+def test_a_corpus_behind_a_link(midi_folder, tmp_path, monkeypatch):
+    "It is made, and grows, where the link leads; so it does in the folder one is in"
+    some = sorted(midi_folder.glob('bach*.mid'))[:4]
+    (tmp_path/'disk').mkdir()
+    (tmp_path/'data').symlink_to(tmp_path/'disk/data')
+    for o in (some[:2], some[2:]): assert run('prepare', [*map(str, o), str(tmp_path/'data'), '--workers', '0'])==0
+    assert (tmp_path/'data').is_symlink() and [o.name for o in (tmp_path/'disk').iterdir()]==['data']
+    assert run('prepare', [*map(str, some[:2]), str(tmp_path/'here'), '--workers', '0'])==0
+    monkeypatch.chdir(tmp_path/'here')
+    assert run('prepare', [*map(str, some[2:]), '--out', '.', '--workers', '0'])==0
+    assert same_folders(tmp_path/'here', tmp_path/'data')

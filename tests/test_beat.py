@@ -1,5 +1,8 @@
 "What is always wrong in a notebook is found, and some of it is nowhere"
-import json
+import json, os, re, subprocess, sys
+import pytest
+from conftest import root
+from nbdev.config import get_config
 from beat import beat, cells, faults, read
 
 def book(tmp_path, *sources):
@@ -19,3 +22,15 @@ def test_beat(tmp_path):
 
 def test_nobody_takes_what_is_private():
     assert not faults(read())['private imports']
+
+@pytest.mark.parametrize('part', ['music','tokens','data','net','writing','training','budget','judging','apps'])
+def test_parts_without_fault(part):
+    assert not any(faults(read(get_config().nbs_path/part)).values())
+
+def test_house():
+    "One command prints all tables"
+    res = subprocess.run([sys.executable, root/'tools/house.py'], cwd=root, capture_output=True, text=True, check=True, env=os.environ|dict(PYTHONPATH=f'{root}:{root/"tools"}'))
+    assert re.findall(r'^\| ([A-Z][\w ]+) \| 0.3.0', res.stdout, flags=re.M) == ['The beat of the notebooks','The site','The front page','Controls','Words','Rooms']
+    row = dict(re.findall(r'^\| (.+?) \| .*? \| (.+?) \|', res.stdout, flags=re.M))
+    assert row['modules that take a private name of another'] == '0' and row['classes that are shown as a function'].startswith('0 of ')
+    assert row['neighbours on a page in another order than in the source'].startswith('0 of ')

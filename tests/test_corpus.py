@@ -102,6 +102,23 @@ def again(tmp_path, n):
     build(tmp_path/'in', tmp_path/f'{n}', val_share=.4, workers=n, progress=False, max_overlap=.85)
     return tmp_path/f'{n}'
 
+# ------------------------------------------------------------------------------------------------ few files
+
+def test_few_files_hold_one_out(tmp_path):
+    "Where no group falls into validation by itself the one of the smallest fingerprint does; where there is one group only, that is said"
+    for i in range(4): song(i).write(tmp_path/f'in/{i}.mid')
+    info = build(tmp_path/'in', tmp_path/'data', val_share=1e-6, progress=False)
+    assert info['counts']=={'kept': 4} and len(Corpus(tmp_path/'data', 'val'))==1 and 'no validation' not in corpus.summary(info)
+    assert info['tokens']==build(tmp_path/'in', tmp_path/'again', val_share=1e-6, progress=False)['tokens']
+    assert 'give a --val_share above 0' in corpus.summary(build(tmp_path/'in', tmp_path/'none', val_share=0, progress=False))
+    song(0).write(tmp_path/'one/a.mid')
+    assert 'one group, so give more files' in corpus.summary(build(tmp_path/'one', tmp_path/'1', progress=False))
+
+def test_dot_folders_are_skipped(tmp_path):
+    song(0).write(tmp_path/'in/a.mid')
+    song(1).write(tmp_path/'in/.trash/b.mid')
+    assert [o.name for o in corpus.find_midi(tmp_path/'in')]==['a.mid']
+
 # ------------------------------------------------------------------------------------------------ many machines
 
 def test_dask(midi_folder, whole, tmp_path):
@@ -149,3 +166,127 @@ def test_beats(tmp_path):
     assert info['counts']=={'kept': 1, 'unreadable': len(bad)} and 'b0.beats: is no list of beats' in (tmp_path/'2/files.jsonl').read_text()
     grid = Corpus(tmp_path/'2').hid.decode(Corpus(tmp_path/'2')[0])
     assert np.array_equal(grid.notes['onset'], s.quantized().notes['onset'])
+
+# ------------------------------------------------------------------------------------------------ a corpus that grows
+
+@pytest.fixture(scope='module')
+def forty(tmp_path_factory):
+    "Forty pieces: songs, near copies, halves in common, exact copies, some too short, some broken"
+    d = tmp_path_factory.mktemp('forty')
+    for i in range(12):
+        song(i, bars=12).write(d/f'{i:02}-a.mid')
+        song(i, bars=12, shift=i%4, moved=(0, 1, 4)[i%3]).write(d/f'{i:02}-b.mid')
+        song(i, bars=12, moved=5, program=30).write(d/f'{i:02}-c.mid')
+    song(50, bars=1).write(d/'short.mid')
+    (d/'broken.mid').write_bytes(b'MThd')
+    (d/'empty.mid').write_bytes(b'')
+    (d/'copy.mid').write_bytes((d/'03-a.mid').read_bytes())
+    return sorted(d.iterdir())
+
+@pytest.mark.parametrize('seed', range(3))
+def test_growing_is_preparing_at_once(forty, tmp_path, seed, monkeypatch):
+    "Split at random, some in two parts: the same bytes, the split is kept, and no bytes are read twice"
+    rng = random.Random(seed)
+    parts = [[o for o in forty if rng.random()<.5] for _ in range(3)]
+    for i,o in enumerate(parts): (tmp_path/f'{i}.txt').write_text('\n'.join(map(str, rng.sample(o, len(o)))))
+    lists,how = [tmp_path/f'{i}.txt' for i in range(3)],dict(val_share=.3, together=r'(0[0-3])-' if seed==1 else '', progress=False)
+    build(lists, tmp_path/'once', **how)
+    sides = lambda: {r['path']: r.get('split', r['reason']) for r in map(json.loads, (tmp_path/'data/files.jsonl').read_text().splitlines())}
+    done,before = [],{}
+    monkeypatch.setattr(corpus, 'encode_file', lambda path, **kw: (done.append(Path(path).read_bytes()), encode_file(path, **kw))[1])
+    for o in lists:
+        fresh = len(done)
+        build(o, tmp_path/'data', **how)
+        assert not {o for o in done[:fresh] if o} & {o for o in done[fresh:] if o} and before.items() <= sides().items()
+        before = sides()
+    assert len(before)==len({o for p in parts for o in p}) and {'train','val'} <= set(before.values())
+    assert same_folders(tmp_path/'data', tmp_path/'once')
+    build(lists[0], tmp_path/'data', **how)
+    assert sides()==before # what is there is not taken again
+
+def test_growing_goes_on_after_a_kill(forty, tmp_path, monkeypatch):
+    "In the middle of the work, and between the two moves at its end: the old corpus is there, and the same call ends it"
+    lists = [tmp_path/'a.txt', tmp_path/'b.txt']
+    for o,some in zip(lists, (forty[:20], forty[20:])): o.write_text('\n'.join(map(str, some)))
+    build(lists, tmp_path/'once', progress=False)
+    build(lists[0], tmp_path/'data', progress=False)
+    old = Corpus(tmp_path/'data').fingerprint
+    left = iter(range(7))
+    def stop(path, **kw):
+        if next(left, None) is None: raise KeyboardInterrupt
+        return encode_file(path, **kw)
+    monkeypatch.setattr(corpus, 'encode_file', stop)
+    with pytest.raises(KeyboardInterrupt): build(lists[1], tmp_path/'data', progress=False)
+    assert Corpus(tmp_path/'data').fingerprint==old
+    monkeypatch.undo()
+    real = os.replace
+    def killed(a, b):
+        if Path(a).name=='done': raise KeyboardInterrupt
+        real(a, b)
+    monkeypatch.setattr(os, 'replace', killed)
+    with pytest.raises(KeyboardInterrupt): build(lists[1], tmp_path/'data', progress=False)
+    assert not (tmp_path/'data').exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(corpus, 'encode_file', lambda path, **kw: 1/0) # all is done
+    build(lists[1], tmp_path/'data', progress=False)
+    assert same_folders(tmp_path/'data', tmp_path/'once') and sorted(o.name for o in tmp_path.iterdir())==['a.txt', 'b.txt', 'data', 'once']
+
+def test_growing_with_other_settings(forty, tmp_path):
+    "One sentence names the flag, and nothing is touched"
+    (tmp_path/'a.txt').write_text('\n'.join(map(str, forty[:6])))
+    build(tmp_path/'a.txt', tmp_path/'data', progress=False)
+    before = {o.name: o.read_bytes() for o in (tmp_path/'data').iterdir()}
+    for flags,words in ((['--positions_per_beat', 12], '--positions_per_beat 24, not 12'), (['--min_notes', 8], '--min_notes 32, not 8'), (['--val_share', .2], '--val_share 0.05, not 0.2'), (['--pedal'], '--pedal False, not True')):
+        res = command('prepare', tmp_path/'a.txt', '--out', tmp_path/'data', *flags)
+        assert res.returncode==1 and words in res.stderr and res.stderr.strip().count('\n')==0, res.stderr
+    m = json.loads(before['manifest.json'])
+    (tmp_path/'data/manifest.json').write_text(json.dumps(m|dict(version=2)))
+    with pytest.raises(ValueError, match='another version'): build(tmp_path/'a.txt', tmp_path/'data', progress=False)
+    (tmp_path/'data/manifest.json').write_bytes(before['manifest.json'])
+    assert before=={o.name: o.read_bytes() for o in (tmp_path/'data').iterdir()} and not (tmp_path/'data.part').exists()
+
+# ------------------------------------------------------------------------------------------------ the page
+
+def test_the_fate_of_each_file(forty, tmp_path, monkeypatch):
+    "Left out and why, mended and how, kept; names are text, not HTML; of very many files the first stand there, and how many more there are"
+    (tmp_path/'<b>x\n.mid').write_bytes(b'')
+    (tmp_path/'cut.mid').write_bytes(song(70).to_bytes()[:-200])
+    build([*forty, tmp_path/'<b>x\n.mid', tmp_path/'cut.mid'], tmp_path/'data', progress=False)
+    page = (tmp_path/'data/report.html').read_text()
+    rows = [o.removeprefix('<tr><td>').split('<td>') for o in page.splitlines() if o.startswith('<tr><td>')]
+    assert len(rows)==len(forty)+2 and '<b>' not in page and f'{tmp_path}/&lt;b&gt;x\\n.mid' in page
+    fate = {Path(o).name: (a, b) for o,a,b in rows}
+    assert fate['short.mid'][0].startswith('left out: too few') and fate['copy.mid']==('left out: duplicate', f'of {forty[9]}')
+    assert fate['broken.mid']==('left out: unreadable', 'is cut off within its header')
+    assert fate['cut.mid'][0]=='kept for training' and fate['cut.mid'][1].startswith('the file is cut off')
+    kinds = [0 if a.startswith('left') else 1 if b else 2 for _,a,b in rows]
+    assert kinds==sorted(kinds) and set(kinds)=={0, 1, 2}
+    monkeypatch.setattr(corpus, 'MOST_FATES', 9)
+    page = corpus._fates_table(tmp_path/'data')
+    assert page.count('<tr><td>')==9 and f'{len(rows)-9} more stand in files.jsonl' in page
+
+def seen(ax):
+    "The labels of axes: title, and ticks within their limits"
+    ticks = [(o, o.get_position()[i], lim) for minor in (False, True) for i,lim,each in ((0, ax.get_xlim(), ax.get_xticklabels(minor)), (1, ax.get_ylim(), ax.get_yticklabels(minor))) for o in each]
+    return [ax.title, *(o for o,at,lim in ticks if o.get_text() and min(lim)<=at<=max(lim))]
+
+@pytest.mark.parametrize('lengths', [(5000, 30_000), (900, 950), (40, 90_000), (7000, 7000)])
+def test_no_label_lies_on_another(midi_folder, tmp_path, lengths, monkeypatch):
+    "Whatever the numbers: many reasons, many files, pieces of nearly the same length"
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    (tmp_path/'list.txt').write_text('\n'.join(map(str, sorted(midi_folder.glob('*.mid'))[:12])))
+    info = build(tmp_path/'list.txt', tmp_path/'data', progress=False)
+    index = np.load(tmp_path/'data/train.npy')
+    index['length'] = np.geomspace(*lengths, len(index))
+    np.save(tmp_path/'data/train.npy', index)
+    reasons = [*(f'too {o}' for o in ('few notes','many notes','few beats','many beats','few pitches','few seconds','many seconds')), 'off the grid', 'across the bars', 'other meters', 'unreadable', 'nearly a duplicate', corpus.TIES]
+    info['counts'] = {'kept': 12_345_678} | {k: 10**i//3 for i,k in enumerate(reasons)}
+    n,words = corpus._token_counts(tmp_path/'data', HID()),HID().words
+    monkeypatch.setattr(corpus, '_token_counts', lambda *_: {w[1]: 998_877*(i%50) for i,w in enumerate(words) if w[1] in n or w[1].startswith(('Program','Chord'))})
+    fig = corpus._pictures(info, tmp_path/'data')
+    FigureCanvasAgg(fig).draw()
+    boxes = [(o.get_text(), o.get_window_extent()) for ax in fig.axes for o in seen(ax)]
+    assert len(boxes)>60
+    for i,(a,x) in enumerate(boxes):
+        assert fig.bbox.containsx(x.x0) and fig.bbox.containsx(x.x1), a
+        for b,y in boxes[:i]: assert not x.overlaps(y), (a, b)

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from meloformer.tokens.edit import *
-from meloformer.tokens.hid import HID, random_walk
+from meloformer.tokens.grammar import random_piece
+from meloformer.tokens.hid import HID
+from meloformer.music.grid import grid_bars
 from meloformer.music.score import METER, NOTE, Score, Track, columns
 from test_round_trip import scores
 
@@ -61,6 +63,14 @@ def test_one_piece(score, ppb, data):
     s = agree(hid, partial(edit, hid=hid), score)
     if isinstance(s, Score): agree(hid, lambda x: edit(edit(x, hid=hid), hid=hid), score)
 
+def test_meters_of_rests_stay():
+    "Whoever played last is left out, and the bars that are silent now keep their meters"
+    hid = HIDS[4]
+    score = Score(480, columns(NOTE, onset=[0, 6*480, 10*480], duration=100, pitch=60, velocity=80, track=[0, 1, 1]), [Track(0), Track(40)],
+        meters=columns(METER, onset=[0, 4*480, 7*480, 9*480], numerator=[4, 3, 2, 4], denominator=4))
+    left = agree(hid, lambda x: keep(x, 0, hid=hid), score)
+    assert [o.tolist()[1:] for o in left.meters]==[(4,4), (3,4), (2,4), (4,4)] and bar_count(left, hid)==4
+
 @settings(max_examples=25, **quiet)
 @given(scores(), scores(), st.sampled_from(sorted(HIDS)), st.data())
 def test_two_pieces(x, y, ppb, data):
@@ -74,7 +84,7 @@ def test_two_pieces(x, y, ppb, data):
 def test_tokens_of_any_spelling(seed, data):
     "What noise writes, with gaps among the players and rests at the end, is edited as what it means"
     hid = HIDS[24]
-    w = random_walk(hid, np.random.default_rng(seed), bars=5, most=300)
+    w = random_piece(hid, np.random.default_rng(seed), bars=5, most=300)
     s = hid.decode(w)
     assert bar_count(w) == bar_count(s)
     edit = data.draw(edits(bar_count(s), [o.tolist()[1:] for o in s.meters]))
@@ -113,15 +123,31 @@ def test_performances(score, data):
         if isinstance(o, Score): assert o.tpq == score.tpq and (o.notes['onset']>=0).all() and (o.notes['duration']>=0).all()
 
 def test_nothing_to_edit():
-    "A piece without notes is one bar of rest"
+    "A piece without notes is one bar of rest, or as many as it is made of"
     hid,none = HIDS[24],Score(480, np.zeros(0, NOTE), [], meters=np.array([(0,3,4)], METER), chords=[(0,'C:maj')])
     one = Score(480, np.array([(0,480,60,80,0)], NOTE), [Track()], chords=[(0,'F:maj')])
     assert bar_count(none) == bar_count(hid.encode(none)) == 1
-    for edit in (lambda x: cut(x, 0), lambda x: transpose(x, 90), lambda x: set_chords(x, 'G'), lambda x: set_meter(x, '6/8'), lambda x: repeat(x, n=3)):
+    for edit in (lambda x: cut(x, 0), lambda x: transpose(x, 90), lambda x: set_chords(x, 'G'), lambda x: set_meter(x, '6/8')):
         assert bar_count(agree(hid, edit, none)) == 1
     for edit in (lambda x: keep(x, 0), lambda x: remove(x, 0)): assert isinstance(agree(hid, edit, none), str)
+    assert bar_count(agree(hid, lambda x: repeat(x, n=3), none)) == 3
     late = agree(hid, lambda x, y: concat(x, y, bars=2), none, one)
-    assert bar_count(late) == 3 and late.notes['onset'] == 6*192 and late.chords == [(0,'C:maj'), (6*192,'F:maj')]
+    assert bar_count(late) == 4 and late.notes['onset'] == 6*192 and late.chords == [(0,'C:maj'), (6*192,'F:maj')]
+
+@settings(max_examples=30, **quiet)
+@given(scores(), st.sampled_from(sorted(HIDS)), st.integers(0, 5), st.data())
+def test_bars_of_rest_at_the_end(score, ppb, more, data):
+    "How many bars a piece has is the same number everywhere: a score that ends with rests, its bars on the grid, its tokens, and what is made of it"
+    hid = HIDS[ppb]
+    s = score.quantized(ppb)
+    last = s.bars()[-1]
+    n,s.length = len(s.bars())+more,int(last['onset']+last['length']*(more+1))*(more>0)
+    t = hid.encode(s)
+    assert len(s.bars())==len(grid_bars(s))-1==bar_count(s, hid)==bar_count(t, hid)==len(hid.decode(t).bars())==n
+    edit = data.draw(edits(n, [o.tolist()[1:] for o in s.meters]))
+    made = agree(hid, partial(edit, hid=hid), s)
+    a,b = edit.keywords.get('a', 0),edit.keywords.get('b', n)
+    if isinstance(made, Score): assert bar_count(made, hid)==len(made.bars())=={cut: b-a, remove: n-(b-a), repeat: n+(b-a)*(edit.keywords.get('n', 1)-1)}.get(edit.func, n)
 
 def test_cut_to_no_name():
     "Struck again at the next bar line, a note needs no length, even one without a name; struck later, it has the longest there is"

@@ -3,13 +3,15 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 import numpy as np
 from hypothesis import HealthCheck, given, settings
-from meloformer.tokens.hid import EOS, HID, PITCH, Walk
+from meloformer.tokens.vocabulary import EOS, PITCH
+from meloformer.tokens.grammar import GrammarState
+from meloformer.tokens.hid import HID
 from meloformer.music.score import Score
 from test_round_trip import scores
 
 def noise_walk(hid, rng, noise):
     "A piece chosen by random logits; it may end after one bar and must after many tokens"
-    walk,tokens = Walk(hid),[]
+    walk,tokens = GrammarState(hid),[]
     while not walk.done:
         ok = walk.allowed()
         if len(tokens)>400 and ok[EOS]: t = EOS
@@ -19,7 +21,7 @@ def noise_walk(hid, rng, noise):
     return tokens
 
 def many(seed, n, ppb):
-    "Walk, check and decode `n` times; tokens and notes"
+    "Draw, check and decode `n` times; tokens and notes"
     hid,rng = HID(ppb),np.random.default_rng(seed)
     noise = rng.gumbel(size=(997, len(hid)))
     noise -= np.log(np.bincount(hid.kind))[hid.kind] # each kind of token has its chance
@@ -41,7 +43,7 @@ def test_random_walks_decode():
 
 def walked(hid, score):
     "Every token of a score is one that may stand where it stands"
-    walk = Walk(hid)
+    walk = GrammarState(hid)
     for i,t in enumerate(hid.encode(score).tolist()):
         assert walk.allowed()[t], (i, hid[t], walk.name)
         walk.step(t)

@@ -6,7 +6,7 @@ from meloformer.data.corpus import Corpus
 from meloformer.net.masks import PRESETS
 from meloformer.net.model import Config, MeloFormer, batch_ids, losses, randomize_weights
 from meloformer.data.packing import IGNORE, Packs, Window, assemble, stack
-from meloformer.tokens.infill import Part, restated
+from meloformer.tokens.infill import Example, restated
 
 WINDOW = Window(512)
 
@@ -41,7 +41,7 @@ def test_no_token_sees_the_future(packs, mask, backend):
 def test_the_rest_may_be_anything(packs, mask):
     "Not only later tokens: their bars, instruments and positions, the length of the open bar, the other pieces"
     m,hid,pieces = model(mask),packs.corpus.hid,[np.asarray(packs.corpus[i]).astype(np.int64) for i in range(3)]
-    window = lambda *docs: stack([assemble(hid, [Part(d) for d in docs], WINDOW)])
+    window = lambda *docs: stack([assemble(hid, [Example(d) for d in docs], WINDOW)])
     a,b,c = (p[:150] for p in pieces)
     whole = logits(m, window(a, b))[0]
     for t in (1, 2, 40, 77, 120):
@@ -53,7 +53,7 @@ def one_by_one(packs, position):
     epoch,i = packs.locate(position)
     for c in packs.plan(epoch)[i]:
         piece = np.asarray(packs.corpus[int(c['piece'])])
-        yield stack([assemble(packs.corpus.hid, [Part(restated(packs.corpus.hid, piece, int(c['start']), int(c['stop'])).astype(np.int64))], WINDOW)])
+        yield stack([assemble(packs.corpus.hid, [Example(restated(packs.corpus.hid, piece, int(c['start']), int(c['stop'])).astype(np.int64))], WINDOW)])
 
 @pytest.mark.parametrize('mask', PRESETS)
 def test_a_window_is_its_documents(packs, mask):

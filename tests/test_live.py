@@ -1,13 +1,16 @@
 "On time with a clock that jumps and with a real one; stopped, broken or killed, no note is left sounding"
 import json, os, signal, subprocess, sys, threading, time
+from dataclasses import fields
 from pathlib import Path
 import mido, numpy as np, pytest, torch
 from conftest import slowness
-from meloformer.apps.cli import run
-from meloformer.tokens.edit import cut
-from meloformer.writing.generate import Ask
-from meloformer.tokens.hid import HID, random_walk
-from meloformer.apps.live import LATE, STOP, Inbox, Performer, Reader, FakeClock, RecordedPort, Thinker, Thought, call_score
+from meloformer.apps.cli import command, flags_of, run
+from meloformer.tokens.edit import bar_count, cut
+from meloformer.writing.constraints import TokenRequest
+from meloformer.tokens.grammar import random_piece
+from meloformer.tokens.hid import HID
+from meloformer.apps.live import LATE, STOP, Inbox, Performer, Reader, FakeClock, RecordedPort, Thinker, Thought, WHOLE, call_score, live
+from meloformer.writing.request import GenerationRequest
 from meloformer.net.model import Config, MeloFormer, randomize_weights
 from meloformer.music.score import NOTE, Score, Track, columns
 
@@ -18,8 +21,8 @@ def some_bars(seed, n=16):
     "Bars of the grammar: many instruments, many meters, many tempos"
     rng,res = np.random.default_rng(seed),[]
     while len(res) < n:
-        piece = HID24.decode(random_walk(HID24, rng, bars=4, most=400))
-        res += [cut(piece, i, i+1) for i in range(len(piece.bars()))]
+        piece = HID24.decode(random_piece(HID24, rng, bars=4, most=400))
+        res += [cut(piece, i, i+1) for i in range(bar_count(piece))]
     return res[:n]
 
 def plain(n=1): return Score(480, columns(NOTE, onset=120*np.arange(16), duration=120, pitch=50+np.arange(16), velocity=80, track=np.arange(16)%n), [Track(i) for i in range(n)])
@@ -224,6 +227,15 @@ def test_ctrl_c(checkpoint, sent):
     assert (p.returncode, err) == (0, '') and 'under-runs' in out
     assert rows(sent)[-1][1]=='control_change' and rows(sent)[-1][0]-at < .25*slowness() # a busy machine may take a while to deliver a signal
 
+def test_flags_are_those_of_generate(capsys):
+    "No default is typed twice, and what needs a whole piece is no flag of live"
+    ours,theirs = (flags_of(command(k), k) for k in ('live','generate'))
+    assert {o.dest for o in theirs._actions}-{o.dest for o in ours._actions} == {*WHOLE, 'stems'}
+    for o in {o.dest: o for o in theirs._actions}.keys() & {f.name for f in fields(GenerationRequest)}-{*WHOLE, 'bars'}:
+        assert next(a.help for a in ours._actions if a.dest==o) == next(a.help for a in theirs._actions if a.dest==o)
+    with pytest.raises(ValueError, match='--form is for whole pieces'): live(form='AABA')
+    assert run('live', ['--rest', '3'])==1 and '--max_rest_bars' in capsys.readouterr().err
+
 @pytest.mark.parametrize('args,words', [
     (['--port', 'organ'], "no port is called 'organ'"), (['--listen', 'organ'], "no port is called 'organ'"), (['--ahead', '0'], '--ahead'),
     (['--instruments', ','.join(map(str, range(16)))], 'at most 15'), (['--listen', 'Keys', '--prompt', 'x.mid'], '--prompt'), (['--chords', 'Q'], 'Q')])
@@ -236,7 +248,7 @@ def test_thinker_is_a_process(checkpoint):
     inbox = Inbox()
     t = Thinker(checkpoint, inbox)
     try:
-        t.ask(Ask(bars=2, most=30), 0)
+        t.start(TokenRequest(bars=2, max_bar_tokens=30), 0)
         t.more()
         thought = inbox.get(inbox.now()+60)
         assert thought.number==0 and isinstance(thought.score, Score) and thought.seconds > 0

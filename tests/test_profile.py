@@ -1,5 +1,5 @@
 "What is predicted is what is measured; phases from a file and traces leave a run as it is"
-import json, signal, time
+import json, re, signal, time
 from dataclasses import replace
 import pytest, torch
 from commands import Command
@@ -9,7 +9,7 @@ from meloformer.budget.cost import KINDS, MemoryLaw, Speed, FakePlan, allocated,
 from meloformer.net.masks import toy_ids
 from meloformer.net.model import Config, MeloFormer, config, count_parameters, losses
 from meloformer.training.optim import make_optimizer
-from meloformer.budget.profile import Job, confirm, longest, machine, measure, most_windows, toy_batch, required_bytes, predict_memory, shares
+from meloformer.budget.profile import Job, confirm, longest, machine, measure, most_windows, toy_batch, required_bytes, predict_memory, shares, tune_phases
 from meloformer.net.checkpoint import checkpoints
 from meloformer.training.train import read_phases, train
 
@@ -163,3 +163,10 @@ def test_commands(tmp_path, capsys):
     for name,args,why in (('profile', ['--length', '100'], 'multiple of 128'), ('profile', ['--measure', '--device', 'cuda'], 'no card'), ('plan', [], '--tokens'), ('plan', ['--tokens', '1', '--card', 'none'], 'is not known')):
         if why=='no card' and torch.cuda.is_available(): continue
         assert cli.run(name, args)==1 and why in capsys.readouterr().err
+
+def test_small_sizes(capsys):
+    "What is too small for two digits of a GB is told in MB, in tables and in errors"
+    cli.run('profile', ['--model_size', 'tiny', '--length', '512', '--device', 'cpu', '--memory', '.05'])
+    said = capsys.readouterr().out
+    assert ' MB' in said and not re.search(r'\b0\.00 GB', said) and 'of 50.00 MB: does not fit' in said
+    with pytest.raises(ValueError, match='needs more than 4.00 MB'): tune_phases(Job('tiny', 512, cuda=False, half=False), 4e6)

@@ -20,6 +20,7 @@ def test_notebook_clean(nb):
     old,new = nb2str(read_nb(nb)),read_nb(nb)
     _nbdev_clean(new)
     assert nb2str(new) == old, f'{nb.name} is not clean: run `make prepare`'
+    assert not (found := re.findall(r'/(?:tmp|home|root|work)/[\w./-]+', ''.join(str(c.get('outputs', '')) for c in new.cells))), f'{nb.name}: outputs name a place of one machine: {found[0]}'
 
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory):
@@ -54,6 +55,13 @@ def test_imports_go_downwards(part):
 
 def test_parts_are_all():
     assert {o.parent.name for o in (root/lib).glob('*/*.py')} == set(ORDER)
+
+def test_coordinates_are_declared_once():
+    "No module lists again what `Structure` has"
+    from meloformer.tokens.hid import COORDINATES
+    for p in (root/lib).glob('*/*.py'):
+        lists = [{e.value for e in o.elts if isinstance(e, ast.Constant)} for o in ast.walk(ast.parse(p.read_text())) if isinstance(o, (ast.Tuple,ast.List,ast.Set))]
+        assert all(len(o & {*COORDINATES})<4 for o in lists), f'{p} lists coordinates of its own'
 
 def test_front_door():
     "Importing the package is cheap; what most people need is at hand in it"

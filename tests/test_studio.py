@@ -1,12 +1,17 @@
 "The studio in a browser: chords are typed, a piece is written, heard and taken away; bars of an uploaded one are written anew"
-import asyncio, base64, json, signal, socket, subprocess, sys, time
+import asyncio, base64, json, re, signal, socket, subprocess, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.request import urlopen
+import httpx, numpy as np, pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
 from tornado.websocket import websocket_connect
 from commands import Command
 from meloformer.apps import cli
 from meloformer.tokens.edit import concat
-from meloformer.music.score import Score
-from test_sound import browser, in_browser, tune
+from meloformer.music.score import MAX_MB, Score
+from test_sound import CHROMIUM, in_browser, tune
 
 def free_port():
     with socket.socket() as s:
@@ -17,7 +22,7 @@ class Browser:
     "Chromium without a window, and what pages ask of the network"
     def __init__(self, folder): self.folder,self.n,self.asked = folder,0,[]
     async def open(self, url):
-        self.p = subprocess.Popen([browser, '--headless', '--no-sandbox', '--disable-gpu', '--autoplay-policy=no-user-gesture-required', f'--user-data-dir={self.folder}', '--remote-debugging-port=0', 'about:blank'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.p = subprocess.Popen([*CHROMIUM, f'--user-data-dir={self.folder}', 'about:blank'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         port,end = self.folder/'DevToolsActivePort',time.time()+600
         while not (port.exists() and port.read_text()):
             assert time.time()<end and self.p.poll() is None, 'the browser does not start'
@@ -91,6 +96,20 @@ async def visit(port, folder, tmp):
         of = lambda s,bar: sorted(o for o in zip(s.notes['onset']/s.tpq, s.notes['pitch'].tolist(), s.notes['velocity'].tolist()) if o[0]//4==bar)
         assert len(new.bars())==len(old.bars())==2 and of(new, 1)==of(old, 1)!=[] and of(new, 0)!=of(old, 0)
 
+        await b.fill('takes', '2') # heard in turn; one is kept, and that is undone
+        await b.write(tmp)
+        await b.until("document.querySelectorAll('#which input').length == 2")
+        said = "document.querySelector('#said').innerText"
+        first = await b.until(f"{said}.includes('from real music') && {said}")
+        await b.js("document.querySelectorAll('#which input')[1].click()")
+        await b.until(f"{said}.includes('from real music') && {said} != {json.dumps(first)}")
+        held = "document.querySelector('#piece').innerText"
+        assert 'mine' in await b.js(held)
+        await b.click('#on')
+        await b.until(f"{held}.includes('piece-')")
+        await b.click('#undo')
+        await b.until(f"{held}.includes('mine')")
+
         await b.fill('chords', 'Q')
         await b.click('#go')
         await b.until("document.body.innerText.includes(\"'Q'\")")
@@ -109,6 +128,123 @@ def test_studio(tmp_path):
         p.send_signal(signal.SIGINT)
         assert p.wait(1200)==130 and 'stopped' in p.stderr.read()
     finally: p.kill()
+
+@pytest.fixture
+def served(tmp_path):
+    "A studio whose temporary files lie in a folder of their own: its address, the process, the folder"
+    port,folder = free_port(),tmp_path/'temporary'
+    folder.mkdir()
+    p = Command('studio', '--port', port, TMPDIR=str(folder))
+    try:
+        assert str(port) in p.stdout.readline()
+        yield f'http://127.0.0.1:{port}',p,folder
+    finally: p.kill()
+
+class Session:
+    "Somebody who uses the page from a program"
+    def __init__(self, url):
+        self.client = Client(url, verbose=False, download_files=False)
+        rows = self.client.view_api(print_info=False, return_format='dict')['named_endpoints']['/write']['parameters']
+        self.fields,self.usual = {o['label']: o['parameter_name'] for o in rows},{o['label']: o['parameter_default'] for o in rows}
+    def write(self, **said):
+        "What is written: bars and notes, and where the file lies"
+        named = {next(v for k,v in self.fields.items() if k.startswith(label)): x for label,x in ({'Your piece': None}|said).items()}
+        return self.client.predict(api_name='/write', **named)
+    def read(self, path, route='gradio_api/file='):
+        "What the address of a file answers"
+        return httpx.get(f'{self.client.src.rstrip("/")}/{route}{path}', cookies=self.client.cookies, timeout=600)
+    def call(self, name, data):
+        "What a function of the page answers, asked as it stands: the client would bring the files of this machine that are named"
+        at,kw = f'{self.client.src.rstrip("/")}/gradio_api/call/{name}',dict(cookies=self.client.cookies, timeout=600)
+        return httpx.get(f'{at}/{httpx.post(at, json=dict(data=data), **kw).json()["event_id"]}', **kw).text
+    def upload(self, path):
+        "Where the file lies that was brought"
+        with open(path, 'rb') as f: return httpx.post(f'{self.client.src.rstrip("/")}/gradio_api/upload', files={'files': f}, cookies=self.client.cookies, timeout=600).json()[0]
+
+def files_of(answer): return {o for o in re.findall(r"'path': '([^']+\.mid)'", str(answer))}
+
+def test_ten_sessions(served):
+    "Each gets its own piece, and none learns of another's file; with the command all files vanish"
+    url,p,folder = served
+    each = [Session(url) for _ in range(10)]
+    def one(i): return each[i].write(**{'Bars to write': 1, 'Seed': 100+i})
+    with ThreadPoolExecutor(10) as pool: answers = list(pool.map(one, range(10)))
+    paths = [files_of(o) for o in answers]
+    assert all(paths) and len(set.union(*paths))==sum(map(len, paths))
+    for i,(a,own) in enumerate(zip(answers, paths)):
+        assert f'seed {100+i}' in str(a) and not any(o in str(a) for o in set.union(*paths)-own)
+        assert Score.from_bytes(each[i].read(min(own)).content).notes.size
+        for o in each[:i]+each[i+1:]: assert o.read(min(own)).status_code==403
+    assert all(Path(o).is_relative_to(folder) for o in set.union(*paths))
+    for o in (folder, *Path(min(paths[0])).parents[:2], '/etc/passwd', folder/'..', 'https://example.org/a.mid'): # neither lists nor files of the system, nor other people's pages
+        assert each[0].read(o).status_code in (403, 404)
+    p.send_signal(signal.SIGTERM)
+    assert p.wait(600)==143 and not list(folder.iterdir())
+
+def test_a_take_in_other_formats(served):
+    "What was written comes as MIDI, and on demand as a file of another kind, to whom it belongs alone"
+    url,p,folder = served
+    ann,bob = Session(url),Session(url)
+    ann.write(**{'Bars to write': 1})
+    for kind,head in (('.musicxml', b'<?xml'), ('.mid', b'MThd')):
+        path = re.search(r"'(/[^']+piece[^']+)'", str(ann.client.predict(0, kind, api_name='/download')))[1]
+        assert ann.read(path).content.startswith(head) and bob.read(path).status_code==403, kind
+
+def test_files_of_other_sessions(served):
+    "Whoever knows the address of a file, written or uploaded, cannot read it, nor name it as a piece; nor without a cookie, nor with a made-up one, nor by another spelling of the address"
+    url,_,folder = served
+    ann,bob = Session(url),Session(url)
+    tune().write(folder.parent/'ann.mid')
+    written = min(files_of(ann.write(**{'Bars to write': 1})))
+    brought = str(ann.upload(folder.parent/'ann.mid'))
+    for o in (written, brought):
+        assert Path(o).is_file() and ann.read(o).content==Path(o).read_bytes()
+        spelt = (o, f'{folder}/./{Path(o).relative_to(folder)}', o.replace('piece','piec%65'), '//'+o, str(Path(o).parent/'..'/Path(o).parent.name/Path(o).name))
+        for path in spelt:
+            for route in ('gradio_api/file=','gradio_api/file/','file=','file/','gradio_api/fil%65='): assert bob.read(path, route).status_code in (403, 404, 307)
+        for cookies in ({}, dict(meloformer=''), dict(meloformer='x'), dict(meloformer='x'*43), dict(meloformer='ann; meloformer=y')):
+            assert httpx.get(f'{url}/gradio_api/file={o}', cookies=cookies, timeout=600).status_code==403
+            assert httpx.head(f'{url}/gradio_api/file={o}', cookies=cookies, timeout=600).status_code==403
+        piece = dict(path=o, meta=dict(_type='gradio.FileData'))
+        for name,data in (('load', [piece]), ('mark', [piece, 1, 1]), ('write', [{'What': 'Write bars anew', 'Your piece': piece}.get(k.split(' is ')[0].split(',')[0], v) for k,v in ann.usual.items()])):
+            assert 'event: error' in bob.call(name, data) and 'event: complete' in ann.call(name, data), name
+
+def test_a_page_that_is_closed(served):
+    "Its files are removed while the command goes on; those of others stay"
+    url,_,folder = served
+    ann,bob = Session(url),Session(url)
+    tune().write(folder.parent/'ann.mid')
+    files = {o: files_of(o.write(**{'Bars to write': 1, 'What': 'Go on with it', 'Your piece': handle_file(folder.parent/'ann.mid')})) for o in (ann, bob)}
+    uploads = [o for o in folder.rglob('ann.mid')]
+    assert len(uploads)==1 # the same bytes lie in one place
+    ann.client.close()
+    end = time.time()+600
+    while any(Path(o).exists() for o in files[ann]): assert time.time()<end; time.sleep(.1)
+    assert all(Path(o).exists() for o in files[bob]) and uploads[0].exists() and bob.read(uploads[0]).status_code==200
+    bob.client.close()
+    while uploads[0].exists() or any(Path(o).exists() for o in files[bob]): assert time.time()<end; time.sleep(.1)
+
+def test_hostile_uploads(served):
+    "A page, noise, half a file, a bomb of bytes, a path of the system: told in words, and the page lives on"
+    url,p,folder = served
+    s,bad = Session(url),folder.parent/'bad'
+    bad.mkdir()
+    for name,data in {'page.mid': b'<html>404</html>', 'noise.mid': np.random.default_rng(0).bytes(4096), 'empty.mid': b'', 'head.mid': tune().to_bytes()[:20], '..up.mid': b'MThd'*9, 'a.exe': tune().to_bytes()}.items():
+        (bad/name).write_bytes(data)
+        with pytest.raises(AppError): s.write(**{'What': 'Go on with it', 'Your piece': handle_file(bad/name), 'Bars to write': 1})
+    (bad/'large.mid').write_bytes(b'MThd'+bytes(MAX_MB<<20))
+    with pytest.raises(ValueError, match='maximum file size'): s.write(**{'What': 'Go on with it', 'Your piece': handle_file(bad/'large.mid')})
+    with open(bad/'large.mid', 'rb') as f: assert httpx.post(f'{url}/gradio_api/upload', files={'files': f}, timeout=600).status_code==413
+    for o in ('/etc/passwd', str(bad/'a.exe')):
+        with pytest.raises(AppError): s.write(**{'What': 'Go on with it', 'Your piece': dict(path=o, meta=dict(_type='gradio.FileData'))})
+    assert not [o for o in folder.rglob('*') if o.is_file() and o.stat().st_size>1<<20]
+    assert files_of(s.write(**{'Bars to write': 1}))
+
+def test_only_this_machine(served):
+    "Nothing listens but the loopback"
+    port = int(served[0].rsplit(':', 1)[1])
+    rows = [l.split() for l in Path('/proc/net/tcp').read_text().splitlines()[1:]]
+    assert {o[1].split(':')[0] for o in rows if o[3]=='0A' and int(o[1].split(':')[1], 16)==port}=={'0100007F'}
 
 def test_told_in_words(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'gradio', None)

@@ -1,5 +1,5 @@
 "Stopped, killed, resumed, spread over ranks: the same run"
-import json, os, shutil, signal, subprocess, sys, tarfile, time
+import json, os, re, shutil, signal, subprocess, sys, tarfile, time
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
@@ -8,21 +8,22 @@ import torch
 from commands import Command, ctx
 from meloformer.data.corpus import Corpus
 from meloformer.writing.generate import compose
-from meloformer.writing.constraints import Ask
+from meloformer.writing.constraints import TokenRequest
 from meloformer.tokens.hid import HID
 from meloformer.net.model import SIZES, Config, MeloFormer
 from meloformer.training.optim import LEARNING_RATES, lr_at, make_optimizer
 from meloformer.data.packing import Packs, Window, assemble, reader
-from meloformer.tokens.infill import Part, attribute_tokens, attributes, bar_starts, parse_attributes
-from meloformer.training.ranks import Ranks
-from meloformer.net.checkpoint import checkpoints, find_checkpoint, load_state
+from meloformer.tokens.attributes import attribute_tokens, attributes, parse_attributes
+from meloformer.tokens.infill import Example, bar_starts
+from meloformer.training.ranks import Ranks, default_precision
+from meloformer.net.checkpoint import checkpoints, find_checkpoint, load_newest, load_state
 from meloformer.music.score import NOTE, Score, Track
 from meloformer.training.config import read_config
 from meloformer.training.train import batcher, train, train_step
 
 ARGS = '--model_size tiny --max_seq_len 256 --batch_size 2 --gradient_accumulation_steps 2 --steps 16 --save_every 6 --val_every 8 --val_windows 2 --log_every 1 --num_workers 1 --sample_bars 1 --infill_prob .5 --track_dropout .2'.split()
 
-def start(data, out, *more): return Command('train', '--data', data, '--out', out, *ARGS, *more, merged=True)
+def start(data, out, *more): return Command('train', '--data', data, '--out', out, *ARGS, '--plans', '.5', *more, merged=True)
 def weights(run): return (checkpoints(run)[-1]/'model.safetensors').read_bytes()
 
 @pytest.fixture(scope='module')
@@ -71,6 +72,113 @@ def test_the_best_is_remembered(corpus_folder, tmp_path, monkeypatch):
     assert find_checkpoint(run) == run/'step_000002'
     (run/'best').write_text('')
     assert find_checkpoint(run) == run/'step_000004'
+
+SLOW = [*ARGS[:ARGS.index('--gradient_accumulation_steps')], '--gradient_accumulation_steps', '20', '--steps', '2', '--at_once', '--save_every', '1', '--val_every', '100', '--val_windows', '1', '--num_workers', '0', '--sample_bars', '0', '--log_every', '1']
+
+@pytest.mark.parametrize('ranks', [[], ['--processes', '2', '--shard']])
+def test_stopped_within_a_step(corpus_folder, tmp_path, ranks):
+    "SIGTERM in the midst of twenty micro-batches: it is said, the step is done again, and nothing is lost"
+    go = lambda out: Command('train', '--data', corpus_folder, '--out', tmp_path/out, *SLOW, *ranks, merged=True)
+    p = go('run')
+    for line in p.stdout:
+        if line.startswith('step 1/'): break
+    while not checkpoints(tmp_path/'run'): time.sleep(.02)
+    time.sleep(.2)
+    p.send_signal(signal.SIGTERM)
+    said,_ = p.communicate()
+    assert p.returncode == 0 and 'SIGTERM: stopping after this micro-batch, and saving; a second signal stops at once (the same command goes on from step 1)' in said, said
+    assert 'stopped at step 1; the same command goes on from here' in said and 'step 2/' not in said
+    assert 'going on from step 1\n' in go('run').communicate()[0] and go('whole').wait() == 0
+    assert weights(tmp_path/'run') == weights(tmp_path/'whole')
+
+def test_a_second_signal(corpus_folder, tmp_path):
+    "It stops at once, and what was saved before is left"
+    p = Command('train', '--data', corpus_folder, '--out', tmp_path/'run', *SLOW, '--batch_size', 32, '--gradient_accumulation_steps', 2, merged=True)
+    for line in p.stdout:
+        if line.startswith('step 1/'): break
+    while not checkpoints(tmp_path/'run'): time.sleep(.02)
+    p.send_signal(signal.SIGTERM)
+    time.sleep(1.2)
+    p.send_signal(signal.SIGTERM)
+    said,_ = p.communicate()
+    assert p.returncode == 130 and 'the same command goes on from step 1' in said.splitlines()[-1], said
+    assert [o.name for o in checkpoints(tmp_path/'run')] == ['step_000001'] and not list((tmp_path/'run').glob('*.part'))
+
+def test_stopped_while_it_validates(corpus_folder, tmp_path, monkeypatch):
+    "What was to be measured is measured by the run that goes on"
+    import meloformer.training.train as tr
+    old,go = tr.validate,lambda out: tr.train(data=corpus_folder, out=tmp_path/out, **FEW|dict(val_windows=3), steps=4, val_every=2, save_every=3)
+    rows = lambda run: [(o['step'], o.get('loss'), o.get('val_bits')) for o in map(json.loads, (tmp_path/run/'log.jsonl').read_text().splitlines())]
+    monkeypatch.setattr(tr, 'validate', lambda *a: (signal.raise_signal(signal.SIGTERM), old(*a))[1])
+    assert go('run')['step'] == 2 and [o[0] for o in rows('run')] == [1, 2]
+    monkeypatch.undo()
+    assert go('run')['step'] == go('whole')['step'] == 4 and rows('run') == rows('whole')
+    assert weights(tmp_path/'run') == weights(tmp_path/'whole')
+
+def test_a_damaged_checkpoint(corpus_folder, tmp_path, capsys):
+    "One flipped byte in the newest: the run goes on from the one before, to the same weights; writing refuses it in words"
+    from meloformer.apps.cli import run
+    args = ['train', '--data', str(corpus_folder), '--out', str(tmp_path/'run'), *SLOW, '--gradient_accumulation_steps', '1', '--keep', '3']
+    assert run(args[0], args[1:]) == 0
+    whole = weights(tmp_path/'run')
+    for name in ('model.safetensors', 'train.pt', 'manifest.json', 'hid.json'):
+        newest = tmp_path/'run/step_000002'
+        f = newest/name
+        b = bytearray(f.read_bytes())
+        b[len(b)//2] ^= 255
+        f.write_bytes(b)
+        capsys.readouterr()
+        if name != 'train.pt': assert run('generate', [str(newest), '--bars', '1', '--out', str(tmp_path/'a.mid')]) == 1 and 'is damaged' in capsys.readouterr().err
+        assert run(args[0], args[1:]) == 0
+        said = capsys.readouterr().out
+        assert f'{name}: is damaged; kept as damaged_' in said and 'the run goes back to step_000001' in said and 'going on from step 1\n' in said, said
+        assert weights(tmp_path/'run') == whole
+    assert len(list((tmp_path/'run').glob('damaged_*_step_000002'))) == 4
+
+def test_a_log_that_ends_in_the_middle(corpus_folder, tmp_path):
+    "Killed while a line was written, the run goes on"
+    go = lambda steps: train(data=corpus_folder, out=tmp_path, **FEW, steps=steps)
+    go(1)
+    with open(tmp_path/'log.jsonl', 'a') as f: f.write('{"step": 2, "lo')
+    assert go(2)['step'] == 2 and [json.loads(o)['step'] for o in (tmp_path/'log.jsonl').read_text().splitlines()][-1] == 2
+
+def test_one_number_of_steps(corpus_folder, tmp_path, capsys):
+    "What is said of a run agrees with itself"
+    from meloformer.training.train import Trainer
+    Trainer(read_config(data=corpus_folder, out=tmp_path/'long', **FEW|dict(batch_size=8, num_workers=1), epochs=1), Ranks('cpu'))._introduce()
+    said = capsys.readouterr().out
+    assert 'first phases shortened' in said and len(set(re.findall(r'(\d+) steps', said))) == 1, said
+    train(data=corpus_folder, out=tmp_path/'run', **FEW, steps=2)
+    capsys.readouterr()
+    train(data=corpus_folder, out=tmp_path/'run', **FEW, steps=1)
+    said = capsys.readouterr().out
+    assert 'the run is at step 2 already; give' in said and 'going on' not in said
+
+def test_no_validation(midi_folder, tmp_path, capsys):
+    "A run without validation music says so, and still writes its samples; so does its monitor"
+    from meloformer.apps.cli import run
+    from meloformer.data.corpus import build
+    build(midi_folder, tmp_path/'data', val_share=0, progress=False)
+    train(data=tmp_path/'data', out=tmp_path/'run', **FEW|dict(sample_bars=1), steps=1)
+    assert 'no validation: the corpus has no pieces for it' in capsys.readouterr().out and list((tmp_path/'run/samples').glob('*.mid'))
+    for flags in (['--once'], ['--once','--line']): # what is missing; and in full also what to do
+        assert run('monitor', [str(tmp_path/'run'), *flags]) == 0
+        said = capsys.readouterr().out
+        assert 'no validation' in said and ('--val_share' in said or '--line' in flags)
+
+def test_precision_stays(corpus_folder, tmp_path, capsys):
+    "A run that is not told goes on in its own precision; one of before in that of before"
+    import meloformer.training.train as tr
+    go = lambda steps, **kw: (train(data=corpus_folder, out=tmp_path, **FEW, steps=steps, **kw), capsys.readouterr().out.splitlines()[0])[1]
+    best = default_precision(torch.device('cpu'))
+    other = {'bf16': 'fp32', 'fp32': 'bf16'}[best]
+    assert go(1, precision=other).endswith(other) and go(2).endswith(other) and go(3, precision=best).endswith(best) and go(4).endswith(best)
+    state,weights = load_newest(tmp_path)
+    assert state.pop('precision') == best
+    f = checkpoints(tmp_path)[-1]
+    torch.save(state, f/'train.pt')
+    tr.write_manifest(f)
+    assert go(5).endswith('fp32')
 
 def test_phases_read_the_plain_order(corpus_folder):
     "A switch of batch and workers at any step loses nothing and repeats nothing"
@@ -139,7 +247,7 @@ def losses(run): return {o['step']: o['loss'] for o in map(json.loads, (run/'log
 
 def test_any_number_of_ranks(corpus_folder, tmp_path):
     "A run on two ranks, sharded, goes on with one, and has the losses of a run on one"
-    args = ['--data', corpus_folder, *ARGS, '--optimizer', 'adamw', '--tokens_per_step', 700]
+    args = ['--data', corpus_folder, *ARGS, '--optimizer', 'adamw', '--tokens_per_step', 700, '--precision', 'fp32'] # as exact as can be
     said = done(torchrun(script, *args, '--out', tmp_path/'run', '--shard', '--steps', 6))
     assert 'on 2 x cpu, sharded' in said and said.count('step 6/6') == 1
     done([sys.executable, script, *args, '--out', tmp_path/'one', '--steps', 6])
@@ -218,7 +326,7 @@ def test_a_checkpoint_of_long_ago(corpus_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(LEARNING_RATES, 'golden', 1e-3)
     run = tmp_path/'run'
     model,hid = MeloFormer.load(find_checkpoint(run)),HID.load(find_checkpoint(run))
-    assert ' '.join(hid.describe(list(compose(model, hid, Ask(bars=2, temperature=0, most=20))))) == (tmp_path/'wrote.txt').read_text()
+    assert ' '.join(hid.describe(list(compose(model, hid, TokenRequest(bars=2, temperature=0, max_bar_tokens=20))))) == (tmp_path/'wrote.txt').read_text()
     state = train(data=corpus_folder, out=run, **FEW|dict(model_size='golden'), optimizer='adamw', steps=8, new_data=True)
     assert state['step'] == 8 and state['skipped'] == 0
 
@@ -256,6 +364,8 @@ def test_what_differs_is_named(corpus_folder, tmp_path):
     assert read_config(tmp_path/'config.toml').model_size == 'tiny'
     with pytest.raises(ValueError, match='trained with two_pass = False, now it is True; give'): go(two_pass=True)
     with pytest.raises(ValueError, match='trained with transpose = 5, now it is 3; give'): go(transpose=3)
+    with pytest.raises(ValueError, match='trained with model_size = tiny, now it is small; give'): go(model_size='small')
+    with pytest.raises(ValueError, match='trained with max_seq_len = 256, now it is 512; give'): go(max_seq_len=512)
 
 def test_accumulation_is_a_bigger_batch(corpus_folder):
     packs,w,ranks = Packs(Corpus(corpus_folder), Window(256)),Window(256),Ranks('cpu')
@@ -282,7 +392,7 @@ def test_overfits_one_song_and_plays_it_back():
     tokens = hid.encode(song())
     torch.manual_seed(0)
     model = MeloFormer(Config(width=128, layers=3, heads=2, kv_heads=1))
-    batch = batcher(model, window)([assemble(hid, [Part(tokens.astype(np.int64))], window)])
+    batch = batcher(model, window)([assemble(hid, [Example(tokens.astype(np.int64))], window)])
     opt,ranks = make_optimizer(model, 0.),Ranks('cpu')
     for i in range(150):
         for g in opt.param_groups: g['lr'] = lr_at(i, 150, 4e-3, warmup=10)
@@ -290,7 +400,7 @@ def test_overfits_one_song_and_plays_it_back():
     assert loss < .1
     model.eval()
     start = tokens[:bar_starts(hid, tokens)[1]]
-    back = hid.decode(np.array(list(compose(model, hid, Ask(bars=24, prompt=start, temperature=0)))))
+    back = hid.decode(np.array(list(compose(model, hid, TokenRequest(bars=24, prompt=start, temperature=0)))))
     assert back == song().quantized()
 
 def small_tune(rng, notes, root):
@@ -302,7 +412,7 @@ def test_attributes_are_learnt_and_asked_for():
     "Sparse and dense pieces in two keys, told in training what they are; then asked for"
     hid,window,rng = HID(),Window(1024),np.random.default_rng(0)
     tunes = [hid.encode(small_tune(rng, int(rng.choice([4, 16])), int(rng.choice([0, 6])))).astype(np.int64) for _ in range(120)]
-    told = [Part(np.insert(t, 1, attribute_tokens(hid, attributes(hid, t)))) for t in tunes]
+    told = [Example(np.insert(t, 1, attribute_tokens(hid, attributes(hid, t)))) for t in tunes]
     torch.manual_seed(0)
     model = MeloFormer(Config(width=64, layers=2, heads=1, kv_heads=1))
     make,opt,ranks = batcher(model, window),make_optimizer(model, 0.),Ranks('cpu')
@@ -311,7 +421,7 @@ def test_attributes_are_learnt_and_asked_for():
         train_step(model, opt, [make([assemble(hid, [told[j] for j in rng.choice(120, 5, replace=False)], window)])], ranks)
     model.eval()
     for text,n,root in (('key C major, density 4, players 1', 4, 0), ('key F# major, density 16, players 1', 16, 6)):
-        ask = Ask(bars=4, meter=(4,4), most=60, told=attribute_tokens(hid, parse_attributes(text)))
+        ask = TokenRequest(bars=4, meter=(4,4), max_bar_tokens=60, attributes=attribute_tokens(hid, parse_attributes(text)))
         notes = [hid.decode(np.array(list(compose(model, hid, ask, seed)))).notes for seed in range(4)]
         assert n/2 < np.mean([len(o)/4 for o in notes]) < 2*n
         assert np.isin((np.concatenate([o['pitch'] for o in notes])-root)%12, [0, 2, 4, 5, 7, 9, 11]).mean() > .9

@@ -6,12 +6,17 @@
 __all__ = ['COMMANDS', 'command', 'usage', 'flags_of', 'run', 'main']
 
 # %% ../../nbs/apps/03_cli.ipynb #0171bea8
-import argparse, os, signal, sys
+import argparse, io, os, signal, sys
+from contextlib import nullcontext
 from importlib import import_module
 from fastcore.script import anno_parser
 
 # %% ../../nbs/apps/03_cli.ipynb #229777f9
-COMMANDS = dict(prepare='data.corpus', check='data.corpus', profile='budget.profile', plan='budget.plan', train='training.train', monitor='training.monitor', generate='writing.request', live='apps.live', studio='apps.studio', evaluate='judging.evaluate') # and the modules where they live
+COMMANDS = dict( # and the modules where they live
+    prepare='data.corpus', check='data.corpus', caption='data.captions',
+    profile='budget.profile', plan='budget.plan', train='training.train', monitor='training.monitor',
+    generate='writing.request', text='writing.request',
+    live='apps.live', studio='apps.studio', serve='apps.serve', watch='apps.watch', evaluate='judging.evaluate')
 
 def command(name):
     "The function of a command; only its module is imported, and Ctrl-C waits until it is (PyTorch would abort)"
@@ -19,15 +24,18 @@ def command(name):
     try: return getattr(import_module(f'meloformer.{COMMANDS[name]}'), name)
     finally: signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
+# %% ../../nbs/apps/03_cli.ipynb #ac15489b
 def usage():
     "What there is"
     lines = '\n'.join(f'  {k:10} {command(k).__doc__}' for k in COMMANDS)
-    return f'meloformer COMMAND …\n\n{lines}\n\nmeloformer COMMAND --help tells its flags.'
+    return (f'meloformer COMMAND …\n\n{lines}\n\nmeloformer COMMAND --help tells its flags. '
+            '--trust, with any of them, runs the mask of a checkpoint that brings its own as code.')
 
 # %% ../../nbs/apps/03_cli.ipynb #a358c2bb
 def _words(e):
     "An error in one line"
-    if isinstance(e, OSError): return f'{e.filename or "file"}: {e.strerror or e}' + ('; free some space and run the same command again' if e.errno==28 else '')
+    if isinstance(e, OSError):
+        return f'{e.filename or "file"}: {e.strerror or e}' + ('; free some space and run the same command again' if e.errno==28 else '')
     return ' '.join(str(e).split())
 
 def _underscored(a):
@@ -43,10 +51,16 @@ def flags_of(
     if not hasattr(f, 'config'): return anno_parser(f.__wrapped__, prog=f'meloformer {name}')
     each = [anno_parser(o) for o in f.config]
     p = argparse.ArgumentParser(f'meloformer {name}', description=f.__doc__, formatter_class=each[0].formatter_class)
-    for o in (o for q in each for o in q._actions if o.dest not in ('help','pdb','xtra')):
+    seen = {'help','pdb','xtra',*getattr(f, 'left_out', ())} # of two fields of one name the first counts
+    for o in (o for q in each for o in q._actions if not (o.dest in seen or seen.add(o.dest))):
         o.default = argparse.SUPPRESS
         p._add_action(o)
     return p
+
+# %% ../../nbs/apps/03_cli.ipynb #c1100002
+def _trust(yes):
+    "Code that a checkpoint brings is run only where `--trust` was typed"
+    return import_module('meloformer.net.model').trusting() if yes else nullcontext()
 
 def run(
     name: str, # A command
@@ -55,11 +69,11 @@ def run(
     "Run one command"
     try:
         f = command(name)
-        typed = list(map(_underscored, args))
+        typed,trusted = [o for o in map(_underscored, args) if o!='--trust'],'--trust' in args
         for old,new in getattr(f, 'renamed', {}).items():
             if any(o.partition('=')[0]=='--'+old for o in typed): raise ValueError(f'--{old} is called --{new} now')
         a = vars(flags_of(f, name).parse_args(typed))
-        f(**{k: v for k,v in a.items() if k not in ('pdb','xtra')})
+        with _trust(trusted): f(**{k: v for k,v in a.items() if k not in ('pdb','xtra')})
         sys.stdout.flush()
     except BrokenPipeError: # whoever reads what is printed has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -72,8 +86,15 @@ def run(
         return 130
     return 0
 
+# %% ../../nbs/apps/03_cli.ipynb #c1100003
+def _escaping(f):
+    "The same stream, that escapes what its console has no letter for, such as in the name of a file"
+    raw = open(f.fileno(), 'wb', 0 if f.write_through else -1, closefd=False)
+    return io.TextIOWrapper(raw, f.encoding, 'backslashreplace', line_buffering=f.line_buffering, write_through=f.write_through)
+
 def main():
     "The command `meloformer`"
+    sys.stdout = _escaping(sys.stdout)
     name,*args = sys.argv[1:] or ['--help']
     if name in ('-h','--help'): return print(usage())
     if name not in COMMANDS: sys.exit(f'meloformer: there is no command {name!r}; there are {", ".join(COMMANDS)}')

@@ -51,7 +51,9 @@ class Flops:
     checkpointing: bool = False # are the layers computed a second time?
 
     @property
-    def forward(self): return self.linear+self.attention+self.logits
+    def forward(self):
+        "Operations of a forward pass"
+        return self.linear+self.attention+self.logits
     @property
     def step(self): # forward and backward
         "Operations of a training step"
@@ -59,6 +61,12 @@ class Flops:
         return int(layers+3*self.logits)
 
 # %% ../../nbs/budget/01_cost.ipynb #2d8b04e2
+def _encoding(cfg, ids):
+    "Operations that tell what bars are like: of matrices, and of bars that read bars"
+    B,S,T,D,A,K,n = ids.shape[0],ids.n_summaries,ids.shape[1]-ids.n_slots,cfg.width,cfg.heads*HEAD_DIM,cfg.kv_heads*HEAD_DIM,len(BarEncoder(cfg).blocks)
+    bar = 2*D*D + n*(D*(A+2*K) + A*D + 3*D*cfg.hidden) + D*cfg.latent_width
+    return 2*B*(T*(D+20)*2*D + S*bar + (ids.n_latents+T)*cfg.latent_width*D + T*ids.n_latents*cfg.latent_width),n*4*A*B*S*S
+
 def flops(
     cfg: Config,
     ids: Ids,            # Of shape (B, N)
@@ -68,7 +76,8 @@ def flops(
     (B,N),S,D,A,K = ids.shape,ids.n_summaries,cfg.width,cfg.heads*HEAD_DIM,cfg.kv_heads*HEAD_DIM
     layer = 2*B*N*(D*(A+2*K) + A*D + 3*D*cfg.hidden)
     if cfg.two_pass: layer += 2*B*S*(A*D + 2*D*K)
-    return Flops(cfg.layers*layer, cfg.layers*4*A*pairs(cfg, ids, backend), 2*B*(N-S)*D*cfg.vocab_size, 2. if backend=='dense' else 2.5, cfg.checkpointing)
+    told,bars = _encoding(cfg, ids) if ids.n_latents else (0, 0)
+    return Flops(cfg.layers*layer+told, cfg.layers*4*A*pairs(cfg, ids, backend)+bars, 2*B*(N-ids.n_slots)*D*cfg.vocab_size, 2. if backend=='dense' else 2.5, cfg.checkpointing)
 
 # %% ../../nbs/budget/01_cost.ipynb #c42e6c5e
 KINDS = ('weights','optimizer','gradients','activations','logits','moment')
@@ -77,7 +86,10 @@ class MemoryTracker(TorchDispatchMode):
     "Bytes of all tensors that are alive, by kind, over the operations that run"
     def __init__(self, logits=0): # numbers in the logits: tensors as large are of their kind
         super().__init__()
-        self.logits,self.kind,self.known,self.now,self.line,self.operations,self.moved,self.work = logits,'activations',weakref.WeakKeyDictionary(),dict.fromkeys(KINDS, 0),[],[],0,0
+        self.logits,self.kind = logits,'activations'
+        self.known,self.now = weakref.WeakKeyDictionary(),dict.fromkeys(KINDS, 0)
+        self.line,self.operations = [],[]
+        self.moved,self.work = 0,0
 
     def book(self, x, kind=None):
         "A tensor that is new, or that has turned out to be of another kind"
@@ -130,7 +142,8 @@ def _read_back(do:Tensor, q:Tensor, k:Tensor, v:Tensor, o:Tensor, lse:Tensor) ->
 @_read_back.register_fake
 def _(do, q, k, v, o, lse): return _as(q),_as(k),_as(v)
 
-_read.register_autograd(lambda ctx,do,_: _read_back(do, *ctx.saved_tensors), setup_context=lambda ctx,inputs,output: ctx.save_for_backward(*inputs, *output))
+def _keep(ctx, inputs, output): ctx.save_for_backward(*inputs, *output)
+_read.register_autograd(lambda ctx,do,_: _read_back(do, *ctx.saved_tensors), setup_context=_keep)
 
 # %% ../../nbs/budget/01_cost.ipynb #ee5de668
 class FakePlan(Plan):
@@ -140,9 +153,15 @@ class FakePlan(Plan):
         shape,         # (B, N)
         narrow = True  # are half numbers attended to as such? `flex` does, `gather` widens them
     ): self.shape,self.narrow = shape,narrow
-    def attend(self, q, k, v): return _read(q, k, v)[0] if self.narrow else _read(q.float(), k.float(), v.float())[0].to(q.dtype)
-    def apply(self, f): return self
-    def bind(self, *rules): return self
+    def attend(self, q, k, v):
+        "What attention takes: queries, keys and values are read once"
+        return _read(q, k, v)[0] if self.narrow else _read(q.float(), k.float(), v.float())[0].to(q.dtype)
+    def apply(self, f):
+        "Nothing here lies on a device"
+        return self
+    def bind(self, *rules):
+        "Any rule takes the same"
+        return self
 
 # %% ../../nbs/budget/01_cost.ipynb #4e6dfeac
 _KERNELS = {'mm','addmm','bmm','read','read_back','scatter_add','index_put','embedding_dense_backward','scatter'}
@@ -158,7 +177,8 @@ def _aliases(nodes):
 
 def _written(nodes, base):
     "Nodes that a compiler writes to memory"
-    res = {n for n in nodes if n.op=='call_function' and base[n] is n and (_called(n)=='getitem' or _called(n) in _KERNELS-{'read','read_back'} or _called(n) in _SUMS)}
+    made = {'getitem'} | _KERNELS-{'read','read_back'} | _SUMS
+    res = {n for n in nodes if n.op=='call_function' and base[n] is n and _called(n) in made}
     for n in nodes:
         if n.op=='output' or _called(n) in _KERNELS: res |= {base[u] for u in n.all_input_nodes if base[u].op=='call_function'}
     return res
@@ -243,9 +263,13 @@ class Memory:
     moved: int       # bytes that the step's operations read and write
     work: int        # operations of the optimizer
     @property
-    def total(self): return sum(getattr(self, k) for k in KINDS)
+    def total(self):
+        "Bytes of all kinds together"
+        return sum(getattr(self, k) for k in KINDS)
 
-def adamw(model): return torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+def adamw(model):
+    "An optimizer that keeps two averages of each weight"
+    return torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
 def _shape(cfg):
     "A model without numbers"
@@ -269,14 +293,17 @@ def memory(
 ) -> Memory:
     "What a training step takes, without taking it"
     B,N,S = batch_size,positions,Window(positions).n_summaries
+    L = -(-S//128)*128 if cfg.latent_width else 0
     fuse = backend=='flex'
-    model,ledger,plan = _shape(replace(cfg, checkpointing=cfg.checkpointing and not fuse)),MemoryTracker(B*(N-S)*cfg.vocab_size),FakePlan((B, N), fuse)
+    model = _shape(replace(cfg, checkpointing=cfg.checkpointing and not fuse))
+    ledger,plan = MemoryTracker(B*(N-S)*cfg.vocab_size),FakePlan((B, N+L), fuse)
     with FakeTensorMode():
         _fill(model)
         if cfg.two_pass: plan = TwoPassPlan(plan, plan, S)
         if fuse: _fuse(model, ledger, plan, cfg.checkpointing)
         run = lambda *xs: model(*xs, plan)
-        ids,tokens,made = Ids(*torch.zeros(len(FIELDS), B, N, dtype=torch.int32), S),torch.zeros(B, N-S, dtype=int),optimizer and optimizer(model)
+        ids = Ids(*torch.zeros(len(FIELDS), B, N+L, dtype=torch.int32, device='cpu'), S, L)
+        tokens,made = torch.zeros(B, N-S, dtype=int, device='cpu'),optimizer and optimizer(model)
         if fuse:
             with torch.autocast('cpu', torch.bfloat16, enabled=half): run(tokens, ids) # traces the layers
         for p in model.parameters():
@@ -328,7 +355,8 @@ class MemoryLaw:
         a,b = (memory(cfg, n, 1, backend, half, 2, o) for n,o in zip(self.at, (optimizer, None)))
         more = b.line[:a.ends[-1][0]]-a.line[:a.ends[-1][0]]
         more[:, KINDS.index('optimizer')] = 0
-        self.a,self.more = a,np.pad(more, ((0, len(a.line)-len(more)), (0, 0)), 'edge') # while the optimizer works, only what the last operation left depends on the length
+        # while the optimizer works, only what the last operation left depends on the length
+        self.a,self.more = a,np.pad(more, ((0, len(a.line)-len(more)), (0, 0)), 'edge')
         self.moves = [q-p for (_,p),(_,q) in zip(a.ends, b.ends)]
 
     def __call__(self,
@@ -375,7 +403,8 @@ def step_work(
 ) -> dict: # What `Speed.seconds` asks for
     "Work of a step of one micro-batch"
     f,again = flops(cfg, ids, backend),cfg.checkpointing
-    tiles = cfg.layers*sum(len(s) for r in (two_passes(preset(cfg.mask)) if cfg.two_pass else (preset(cfg.mask),)) for s in GatherPlan(r, ids).sizes) if backend=='gather' else 0
+    rules = two_passes(preset(cfg.mask)) if cfg.two_pass else (preset(cfg.mask),)
+    tiles = cfg.layers*sum(len(s) for r in rules for s in GatherPlan(r, ids).sizes) if backend=='gather' else 0
     return dict(linear=(3+again)*f.linear+3*f.logits+m.work, attention=(1+f.again+again)*f.attention, moved=m.moved, tiles=tiles)
 
 # %% ../../nbs/budget/01_cost.ipynb #f63720c0
@@ -386,6 +415,6 @@ def cache_bytes(
     entry: int=4        # Bytes of a number
 ) -> int:
     "Bytes of keys and values of a piece"
-    far = reach(preset(cfg.mask))
+    far = reach(preset(cfg.mask)).back
     fine = bars if far is None else min(bars, far+1)
     return int(2*(1+cfg.two_pass)*cfg.layers*cfg.kv_heads*HEAD_DIM*entry*(fine*bar_tokens+bars))

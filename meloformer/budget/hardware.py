@@ -20,7 +20,8 @@ class Card:
     source: str      # the maker's page, to check them against
 
 _SHEET = 'https://www.nvidia.com/en-us/'
-_ADA,_BLACKWELL = (f'https://images.nvidia.com/aem-dam/Solutions/geforce/{o}' for o in ('ada/nvidia-ada-gpu-architecture.pdf', 'blackwell/nvidia-rtx-blackwell-gpu-architecture.pdf'))
+_PAPER = 'https://images.nvidia.com/aem-dam/Solutions/geforce/'
+_ADA,_BLACKWELL = _PAPER+'ada/nvidia-ada-gpu-architecture.pdf',_PAPER+'blackwell/nvidia-rtx-blackwell-gpu-architecture.pdf'
 CARDS = {c.name: c for c in (
     Card('H100',         80e9,  3.35e12,  989e12, _SHEET+'data-center/h100/'), # SXM
     Card('H200',         141e9, 4.8e12,   989e12, _SHEET+'data-center/h200/'),

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import wait
+from fastcore.basics import patch
 from threading import current_thread, main_thread
 
 # %% ../../nbs/data/01_parallel.ipynb #90ab0eac
@@ -99,20 +100,23 @@ class _Pool:
         if not ok: raise value
         self.done[i] = value
 
-    def lose(self, w, why):
-        "Replace a worker that died or hangs"
-        if not w.ready: raise ValueError('a worker process could not start (out of memory?); try again with fewer --workers, or --workers 0')
-        w.stop()
-        self.workers.remove(w)
-        if w.jobs:
-            (i,path),*rest = w.jobs
-            if why=='the parser crashed' and i not in self.tried:
-                self.tried.add(i)
-                self.again.append((i, path))
-            else: self.done[i] = self.lost(path, why)
-            self.again += rest
-        with block_sigint(): self.workers.append(_Worker(self.f))
+# %% ../../nbs/data/01_parallel.ipynb #7fd70e1c
+@patch
+def lose(self:_Pool, w, why):
+    "Replace a worker that died or hangs"
+    if not w.ready: raise ValueError('a worker process could not start (out of memory?); try again with fewer --workers, or --workers 0')
+    w.stop()
+    self.workers.remove(w)
+    if w.jobs:
+        (i,path),*rest = w.jobs
+        if why=='the parser crashed' and i not in self.tried:
+            self.tried.add(i)
+            self.again.append((i, path))
+        else: self.done[i] = self.lost(path, why)
+        self.again += rest
+    with block_sigint(): self.workers.append(_Worker(self.f))
 
+# %% ../../nbs/data/01_parallel.ipynb #2363fe1f
 def _processes(f, paths, workers, lost, seconds):
     "`f` over paths, in order, by processes of this machine"
     pool = _Pool(f, paths, workers, lost, seconds)

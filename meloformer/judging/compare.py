@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from ..music.score import *
 from ..music.grid import *
+from ..data.sources import *
 from ..data.corpus import *
-from .figures import *
-from .figures import far_near, four_peak
+from ..writing.figures import *
+from ..writing.figures import far_near, four_peak
 
 # %% ../../nbs/judging/02_compare.ipynb #d8a6b69c
 def opening_bars(
@@ -28,6 +29,7 @@ def opening_bars(
     source = None if grid.source is None else grid.source[:bars]
     return Grid(grid.positions_per_beat, grid.bars[:bars], grid.notes[grid.notes['bar']<bars], source)
 
+# %% ../../nbs/judging/02_compare.ipynb #aa52ea24
 def cut_piece(p: Piece, bars: int) -> Piece: # Its first bars; the piece itself where it is no longer
     "The opening of a piece, with its chords and velocities"
     if not bars or p.n_bars<=bars: return p
@@ -41,6 +43,7 @@ def _piece(music):
     if isinstance(music, (str, Path)): music = Score.read(music)
     return music if isinstance(music, Piece) else Piece(music)
 
+# %% ../../nbs/judging/02_compare.ipynb #d9485107
 def read_pieces(
     source, # Folder of MIDI, a text file of paths, or some of: paths, `Score`s, `Grid`s, `Piece`s
     bars: int = 0 # Cut to so many; 0: not at all
@@ -60,7 +63,8 @@ def some_pieces(
     seed: int = 0
 ) -> np.ndarray: # Numbers of pieces, ascending
     "Pieces chosen by seed, each set in its turn"
-    if bad := [o for o in sets or () if o not in corpus.sets]: raise ValueError(f"{corpus.path}: has no set {bad[0]!r}; it has {', '.join(corpus.sets)}")
+    if bad := [o for o in sets or () if o not in corpus.sets]:
+        raise ValueError(f"{corpus.path}: has no set {bad[0]!r}; it has {', '.join(corpus.sets)}")
     pool = np.flatnonzero(np.isin(corpus.set_of, [corpus.sets.index(o) for o in sets])) if sets else np.arange(len(corpus))
     if not n: return pool
     long = pool[corpus.index['bars'][pool]>=bars]
@@ -69,6 +73,7 @@ def some_pieces(
     for s in np.unique(of): turn[of==s] = np.arange((of==s).sum())
     return np.sort(o[np.argsort(turn, kind='stable')][:n])
 
+# %% ../../nbs/judging/02_compare.ipynb #df04f15d
 def real_pieces(
     corpus: Corpus, # Such as its validation split
     n: int = 0,     # As for `some_pieces`
@@ -88,6 +93,7 @@ def ensemble(p: Piece) -> int: # Index in `ENSEMBLES`
     if (p.programs==DRUMS).any(): return 1 if tuned else 0
     return 2+int(np.searchsorted([2,3,6], tuned, 'right'))
 
+# %% ../../nbs/judging/02_compare.ipynb #1b916cc2
 def same_mix(
     of: np.ndarray,  # Ensembles of the pieces to be weighted, shape (n,)
     mine: np.ndarray # Ensembles of the pieces that are judged
@@ -95,7 +101,9 @@ def same_mix(
     "Weights that give some pieces the ensembles of others"
     share,have = (np.bincount(o, minlength=len(ENSEMBLES))/max(len(o), 1) for o in (mine, of))
     w = np.where(have>0, share/np.maximum(have, 1e-9), 0)[of]
-    if not w.any(): raise ValueError(f"no real piece has the ensemble of the pieces that are judged ({', '.join(ENSEMBLES[i] for i in np.unique(mine))}); give other real music")
+    if not w.any():
+        names = ', '.join(ENSEMBLES[i] for i in np.unique(mine))
+        raise ValueError(f'no real piece has the ensemble of the pieces that are judged ({names}); give other real music')
     return w/w.sum()*len(of)
 
 # %% ../../nbs/judging/02_compare.ipynb #7c9e2123
@@ -179,9 +187,13 @@ class Comparison:
     by_half: np.ndarray    # Distance of the two halves of each split
 
     @property
-    def names(self): return self.mine.names
+    def names(self):
+        "Of the figures"
+        return self.mine.names
     @property
-    def difference(self): return self.mine.means()-self.real.means()
+    def difference(self):
+        "Of the means, one a figure"
+        return self.mine.means()-self.real.means()
 
     def far(self, means): # Shape (..., figures) -> (...)
         "Mean of the differences in units of the floor, `MOST` at most; what never differs in real music counts where it differs here"
@@ -189,7 +201,9 @@ class Comparison:
         return mean_known(np.where((d<1e-9) & (self.floor<=LEAST), np.nan, np.minimum(d/self.floor, MOST)))
 
     @property
-    def distance(self) -> float: return float(self.far(self.mine.means()))
+    def distance(self) -> float:
+        "How far the pieces lie from real music, in units of the floor"
+        return float(self.far(self.mine.means()))
 
     @property
     def distance_interval(self): # Both ends; over the draws of the pieces, moved back by the bias of drawing twice
@@ -224,8 +238,10 @@ def compare(
 # %% ../../nbs/judging/02_compare.ipynb #3087ae90
 def rows(
     c: Comparison
-) -> list: # Dicts: `figure`, `mine`, `mine_low`, `mine_high`, `real`, `real_low`, `real_high`, `low` and `high` of the difference, `floor`, `far`: the difference in units of it
-    "The figures that both have, those that differ most first"
+) -> list: # A dict for each figure
+    """The figures that both have, those that differ most first
+
+    Each has `figure`, `mine`, `mine_low`, `mine_high`, `real`, `real_low`, `real_high`, `low` and `high` of the difference, `floor`, and `far`: the difference in units of it."""
     m,r = c.mine.means(),c.real.means()
     (ml,mh),(rl,rh),(dl,dh) = interval(c.draws),interval(c.real_draws),interval(c.draws-c.real_draws)
     cols = dict(mine=m, mine_low=ml, mine_high=mh, real=r, real_low=rl, real_high=rh, low=dl, high=dh, floor=c.floor, far=np.abs(m-r)/c.floor)
@@ -238,13 +254,16 @@ def _numbers(x): return [_number(o) for o in x]
 
 def summary(
     c: Comparison
-) -> dict: # `distance` with `low` and `high`; `halves`: that of halves of the real music; `pieces`, `real`: how many; `figures`: as from `rows`; `likeness` by distance; JSON can hold it
-    "A comparison in numbers"
+) -> dict: # JSON can hold it
+    """A comparison in numbers
+
+    `distance` with `low` and `high`; `halves`: that of halves of the real music; `pieces` and `real`: how many; `figures`: as from `rows`; `likeness` by distance."""
     low,high = c.distance_interval
     L = c.real.curves(resample(len(c.real), 300, np.random.default_rng(0)))
     mine,real,(l,h) = c.mine.curves(),c.real.curves(),interval(L)
     figures = [{k: v if k=='figure' else _number(v) for k,v in o.items()} for o in rows(c)]
-    return dict(distance=_number(c.distance), low=_number(low), high=_number(high), halves=_number(c.by_half.mean()), pieces=len(c.mine), real=len(c.real), figures=figures,
+    return dict(distance=_number(c.distance), low=_number(low), high=_number(high), halves=_number(c.by_half.mean()),
+        pieces=len(c.mine), real=len(c.real), figures=figures,
         likeness=dict(mine=_numbers(mine), real=_numbers(real), low=_numbers(l), high=_numbers(h), error=_number(similarity_error(mine, real))))
 
 def _likeness_text(r):
@@ -258,7 +277,8 @@ def as_text(
     r: dict # From `summary`
 ) -> str:
     "The comparison, to be read; an asterisk where the interval of the difference leaves out 0"
-    out = [f"distance {r['distance']:.2f} [{r['low']:.2f}, {r['high']:.2f}], halves of the real music {r['halves']:.2f}; {r['pieces']} pieces, {r['real']} real ones",
+    out = [f"distance {r['distance']:.2f} [{r['low']:.2f}, {r['high']:.2f}], halves of the real music {r['halves']:.2f}; "
+        f"{r['pieces']} pieces, {r['real']} real ones",
         f"{'figure':20}{'pieces':>9} {'95 %':18}{'real':>9} {'95 %':18}{'halves':>8}{'far':>7}"]
     for o in r['figures']:
         star = '*' if o['low']>0 or o['high']<0 else ' '
@@ -280,8 +300,10 @@ def draw_figures(
         z = lambda k: np.array([(at[n][k]-at[n]['real'])/at[n]['floor'] if n in at else np.nan for n in names])
         y = np.arange(len(names))+.5*(j+.5)/len(found)-.25
         if j==0: ax.barh(np.arange(len(names)), z('real_high')-z('real_low'), .8, z('real_low'), color='.88', label='real music, 95 %')
-        ax.errorbar(z('mine'), y, xerr=np.maximum(0, [z('mine')-z('mine_low'), z('mine_high')-z('mine')]), fmt='o', ms=4, lw=1, color=f'C{j}', label=f'{label}: distance {r["distance"]:.1f}')
-    ax.set(yticks=range(len(names)), yticklabels=[o.replace('_', ' ') for o in names], xlabel='difference from real music, in units of the floor', xscale='symlog')
+        ends = np.maximum(0, [z('mine')-z('mine_low'), z('mine_high')-z('mine')])
+        ax.errorbar(z('mine'), y, xerr=ends, fmt='o', ms=4, lw=1, color=f'C{j}', label=f'{label}: distance {r["distance"]:.1f}')
+    ax.set(yticks=range(len(names)), yticklabels=[o.replace('_', ' ') for o in names], xscale='symlog',
+           xlabel='difference from real music, in units of the floor')
     ax.axvline(0, color='.6', lw=.8)
     ax.invert_yaxis()
     ax.spines[['top','right']].set_visible(False)

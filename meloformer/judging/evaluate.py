@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['COMMON', 'TO_COMMON', 'TO_MODE', 'HAS_MODE', 'HARMONY', 'CHECKS', 'LINE', 'SPAN', 'BAR_KINDS', 'asked_bars',
            'asked_chords', 'f1', 'agreement', 'chords_heard', 'chord_tones', 'players_found', 'meter_found',
-           'tempo_found', 'kept', 'opening', 'frame_of', 'legal', 'lines', 'steps', 'suffix_order', 'common_prefix',
-           'longest_matches', 'bar_contents', 'memorised', 'beside', 'control', 'copies', 'judge', 'table', 'draw',
-           'write_all', 'evaluate']
+           'tempo_found', 'adherence', 'excerpt', 'controls_of', 'legal', 'lines', 'steps', 'suffix_order',
+           'common_prefix', 'longest_matches', 'bar_contents', 'memorised', 'beside', 'control', 'copies',
+           'compare_sets', 'table', 'draw', 'write_all', 'evaluate']
 
 # %% ../../nbs/judging/05_evaluate.ipynb #d4735e3a
 import hashlib, json, os, sys
@@ -22,9 +22,11 @@ from ..music.score import BAR, columns
 from ..music.grid import *
 from ..music.chords import *
 from ..tokens.hid import *
-from ..tokens.hid import EOS
+from ..tokens.vocabulary import EOS
+from ..tokens.grammar import random_piece
 from ..data.similar import mix_bits
-from .figures import *
+from ..writing.figures import *
+from ..data.sources import *
 from ..data.corpus import *
 from ..tokens.infill import *
 from ..net.model import *
@@ -40,7 +42,7 @@ from .page import *
 def _hid(ppb): return HID(ppb)
 
 def _bars_of(score, ask, by):
-    "The bars of a score, and behind them those that were asked for and are empty; `by`: blanks by number"
+    "The bars of a score, and behind them those that were asked for and are empty; `by`: bar_requests by number"
     res = [score.bars()]
     for i in range(len(res[0]), ask.bars):
         last = res[-1][-1]
@@ -51,25 +53,30 @@ def _bars_of(score, ask, by):
 # %% ../../nbs/judging/05_evaluate.ipynb #e7f6c011
 def asked_bars(
     score: Score, # As decoded
-    ask: Ask
-) -> tuple: # `BAR` rows, and for each a `Blank`, or None where nothing was asked
+    ask: TokenRequest
+) -> tuple: # `BAR` rows, and for each a `BarRequest`, or None where nothing was asked
     "What was settled of each bar of a score"
-    hid,by = _hid(score.tpq//TICKS),{o.number: o for o in ask.blanks or ()}
+    hid,by = _hid(score.tpq//TICKS),{o.number: o for o in ask.bar_requests or ()}
     bars = _bars_of(score, ask, by)
     if by: return bars,[by.get(i) for i in range(len(bars))]
     skip = 0 if ask.prompt is None else int(hid.structure(ask.prompt).bar.max())+1
-    players = sorted(((p, ask.programs[:i].count(p)) for i,p in enumerate(ask.programs)), key=lambda o: instrument_order(*o)) if ask.programs else None
+    each = ((p, ask.programs[:i].count(p)) for i,p in enumerate(ask.programs or ()))
+    players = sorted(each, key=lambda o: instrument_order(*o)) or None
     tempo = None if ask.tempo is None else int(np.abs(TEMPOS-ask.tempo).argmin())
-    def blank(i, b): return Blank(i, bar_plan(hid, ask, i-skip, (int(b['numerator']), int(b['denominator']))) if ask.chords else None, ask.meter, tempo, players)
-    return bars,[None if i<skip else blank(i, b) for i,b in enumerate(bars)]
+    def bar_request(i, b):
+        meter = int(b['numerator']),int(b['denominator'])
+        return BarRequest(i, bar_plan(hid, ask, i-skip, meter) if ask.chords else None, ask.meter, tempo, players)
+    return bars,[None if i<skip else bar_request(i, b) for i,b in enumerate(bars)]
 
+# %% ../../nbs/judging/05_evaluate.ipynb #44413dfc
 def asked_chords(
     score: Score,
-    ask: Ask
-) -> tuple: # Onsets in ticks, ascending; labels, -1 where nothing was asked; and the tick where the last one ends. None if nothing was asked anywhere
+    ask: TokenRequest
+) -> tuple: # Onsets in ticks, ascending; labels, -1 where nothing was asked; the tick where the last ends. None if nothing was asked
     "When which chord was asked for"
-    bars,blanks = asked_bars(score, ask)
-    rows = [(on+p*TICKS, l) for (on,blank) in zip(bars['onset'].tolist(), blanks) for p,l in (blank.chords if blank and blank.chords else [(0, -1)])]
+    bars,bar_requests = asked_bars(score, ask)
+    chords = [(b.chords if b else None) or [(0, -1)] for b in bar_requests]
+    rows = [(on+p*TICKS, l) for on,each in zip(bars['onset'].tolist(), chords) for p,l in each]
     onset,label = np.array(rows).T
     o = np.argsort(onset, kind='stable')
     return None if (label<0).all() else (onset[o],label[o],int(bars['onset'][-1]+bars['length'][-1]))
@@ -91,8 +98,14 @@ TO_MODE = np.where(TO_COMMON==0, 0, 1 + (TO_COMMON-1)//7*2 + np.isin(_q, [1,2,5]
 HAS_MODE = (TO_COMMON>0) & ~np.isin(_q, [2,6]) # dim and sus tell no mode
 
 # %% ../../nbs/judging/05_evaluate.ipynb #19581e27
-def f1(precision, recall): return 2*precision*recall/(precision+recall) if precision+recall else 0.
+def f1(
+    precision: float, # 0 to 1
+    recall: float     # 0 to 1
+) -> float:
+    "The harmonic mean of both"
+    return 2*precision*recall/(precision+recall) if precision+recall else 0.
 
+# %% ../../nbs/judging/05_evaluate.ipynb #6d4df839
 def agreement(
     asked: np.ndarray, # Labels, 0 for none, below 0 where nothing was asked; shape (n,)
     heard: np.ndarray, # Labels, shape (n,)
@@ -116,7 +129,7 @@ def _longest(labels, bar, long):
 # %% ../../nbs/judging/05_evaluate.ipynb #6b51d431
 def chords_heard(
     score: Score,
-    ask: Ask,
+    ask: TokenRequest,
     by: str = 'beat', # Or `bar`
     mode: bool = False # Compare major and minor only, not 85 labels?
 ) -> dict: # `precision`, `recall`, `f1`; None if no chords were asked
@@ -135,7 +148,7 @@ def chords_heard(
 # %% ../../nbs/judging/05_evaluate.ipynb #8527a891
 def chord_tones(
     score: Score,
-    ask: Ask
+    ask: TokenRequest
 ) -> dict: # `precision`, `recall`, `f1`; None if no chords were asked
     "The typed chords, as the notes keep to them"
     if (asked := asked_chords(score, ask)) is None: return None
@@ -158,36 +171,49 @@ def players_found(score, ask): # 0 to 1
     a,b = Counter(p for p,_ in asked),Counter(DRUMS if t.is_drum else t.program for t in score.tracks)
     return (a & b).total()/(a | b).total()
 
+# %% ../../nbs/judging/05_evaluate.ipynb #82e7f0ca
+def _sounding(score): return len(score.bars(int(score.notes['onset'].max(initial=0)))) # bars up to the last that is not empty
+
 def meter_found(score, ask): # 0 to 1
     "Share of the bars, up to the last that is not empty, in the meter asked for"
-    bars,blanks = asked_bars(score, ask)
-    res = [(int(o['numerator']), int(o['denominator']))==tuple(b.meter) for o,b in zip(bars[:len(score.bars())], blanks) if b and b.meter]
+    bars,bar_requests = asked_bars(score, ask)
+    pairs = zip(bars[:_sounding(score)], bar_requests)
+    res = [(int(o['numerator']), int(o['denominator']))==tuple(b.meter) for o,b in pairs if b and b.meter]
     return float(np.mean(res)) if res else None
 
+# %% ../../nbs/judging/05_evaluate.ipynb #7eeb5b90
 def tempo_found(score, ask): # 0 to 1
     "Share of the bars, up to the last that is not empty, in the tempo asked for"
-    bars,blanks = asked_bars(score, ask)
-    bars = bars[:len(score.bars())]
+    bars,bar_requests = asked_bars(score, ask)
+    bars = bars[:_sounding(score)]
     bpm = score.tempos['bpm'][np.searchsorted(score.tempos['onset'], bars['onset'], 'right')-1]
-    res = [abs(TEMPOS-t).argmin()==b.tempo for t,b in zip(bpm, blanks) if b and b.tempo is not None]
+    res = [abs(TEMPOS-t).argmin()==b.tempo for t,b in zip(bpm, bar_requests) if b and b.tempo is not None]
     return float(np.mean(res)) if res else None
 
+# %% ../../nbs/judging/05_evaluate.ipynb #6caadb7c
 def _share(f, key, score, ask, **kw): return None if (res := f(score, ask, **kw)) is None else res[key]
 
-HARMONY = {'chords heard': partial(_share, chords_heard, 'f1'), 'chords heard, major or minor': partial(_share, chords_heard, 'f1', mode=True),
-    'bars heard': partial(_share, chords_heard, 'f1', by='bar'), 'bars heard, major or minor': partial(_share, chords_heard, 'f1', by='bar', mode=True),
-    'chord tones': partial(_share, chord_tones, 'f1'), 'chord tones, precision': partial(_share, chord_tones, 'precision'), 'chord tones, recall': partial(_share, chord_tones, 'recall')}
+HARMONY = {
+    'chords heard': partial(_share, chords_heard, 'f1'),
+    'chords heard, major or minor': partial(_share, chords_heard, 'f1', mode=True),
+    'bars heard': partial(_share, chords_heard, 'f1', by='bar'),
+    'bars heard, major or minor': partial(_share, chords_heard, 'f1', by='bar', mode=True),
+    'chord tones': partial(_share, chord_tones, 'f1'),
+    'chord tones, precision': partial(_share, chord_tones, 'precision'),
+    'chord tones, recall': partial(_share, chord_tones, 'recall')}
+
 CHECKS = HARMONY | {'players': players_found, 'meter': meter_found, 'tempo': tempo_found}
 
-def kept(
+# %% ../../nbs/judging/05_evaluate.ipynb #cf2e08b0
+def adherence(
     score: Score,
-    ask: Ask
+    ask: TokenRequest
 ) -> dict: # Of each check that applies, 0 to 1
     "How well a score keeps to what was asked"
     return {k: float(v) for k,f in CHECKS.items() if (v := f(score, ask)) is not None}
 
 # %% ../../nbs/judging/05_evaluate.ipynb #535fa30d
-def opening(
+def excerpt(
     hid: HID,
     tokens: np.ndarray, # A piece
     bars: int = 0 # So many of its bars; 0: all
@@ -197,15 +223,17 @@ def opening(
     if bars and bars<len(at): tokens = np.append(tokens[:at[bars]], np.array(EOS, tokens.dtype))
     return hid.encode(hid.decode(tokens))
 
-def frame_of(
+# %% ../../nbs/judging/05_evaluate.ipynb #c4f570c7
+def controls_of(
     hid: HID,
     tokens: np.ndarray, # A piece
-    **sampling          # Of `Ask`
-) -> Ask:
+    **sampling          # Of `TokenRequest`
+) -> TokenRequest:
     "All of a piece but its notes, to be asked for"
     b = Bars(hid, tokens)
     who = sorted(map(tuple, b.rows.tolist()), key=lambda o: instrument_order(*o))
-    return Ask(blanks=[Blank(i, b.labels(hid, i), tuple(hid.value[b.meter[i]].tolist()), int(hid.value[b.tempo[i][0]]), who, i==0) for i in range(b.n)], **sampling)
+    def bar(i): return BarRequest(i, b.labels(hid, i), tuple(hid.value[b.meter[i]].tolist()), int(hid.value[b.tempo[i][0]]), who, i==0)
+    return TokenRequest(bar_requests=[bar(i) for i in range(b.n)], **sampling)
 
 # %% ../../nbs/judging/05_evaluate.ipynb #5f9c4ab0
 def legal(
@@ -234,6 +262,7 @@ def lines(
     top['line'] = 0
     return np.concatenate([top, all_[np.lexsort((all_['pitch'], all_['onset'], all_['line']))]])
 
+# %% ../../nbs/judging/05_evaluate.ipynb #7bb1e469
 def steps(
     rows: np.ndarray # `LINE` rows
 ) -> np.ndarray: # int64, shape (n,): 0 for the first note of each line
@@ -281,6 +310,7 @@ def common_prefix(
         low,high = np.where(same, n, low),np.where(same, high, n-1)
     return low
 
+# %% ../../nbs/judging/05_evaluate.ipynb #73ddb52e
 def longest_matches(
     piece: np.ndarray, # Steps of lines, 0 where one begins
     corpus: np.ndarray # The same
@@ -292,7 +322,8 @@ def longest_matches(
     order = suffix_order(x, int(room.max(initial=1)))
     at,i = np.flatnonzero(order<n),np.arange(len(x))
     theirs = (order>n) & (order<len(x)-1)
-    before,after = np.maximum.accumulate(np.where(theirs, i, -1))[at],np.minimum.accumulate(np.where(theirs, i, len(x))[::-1])[::-1][at]
+    before = np.maximum.accumulate(np.where(theirs, i, -1))[at]
+    after = np.minimum.accumulate(np.where(theirs, i, len(x))[::-1])[::-1][at]
     length,where = np.zeros(n, int),np.full(n, -1)
     for near in (before, after):
         ok = (near>=0) & (near<len(x))
@@ -303,7 +334,8 @@ def longest_matches(
     return length,where
 
 # %% ../../nbs/judging/05_evaluate.ipynb #9f14025a
-SPAN = dict(notes=0, beats=0., bars=0, once=0, of=-1) # notes; quarter notes from the first onset to the last; bars touched; notes, repeats once; index of the piece it stands in
+# notes; quarter notes from the first onset to the last; bars touched; notes, repeats once; index of the piece it stands in
+SPAN = dict(notes=0, beats=0., bars=0, once=0, of=-1)
 
 def _once(x, length, run=7):
     "The largest number of different runs of `run` steps within a copied span, and so many; `length`: of the span from each place"
@@ -320,7 +352,8 @@ def _span(rows, x, length, of, tpq):
     if not length.any(): return dict(SPAN)
     i = int(length.argmax())
     a,b = rows[i-1],rows[i-1+length[i]]
-    return dict(notes=int(length[i])+1, beats=round(float(b['onset']-a['onset'])/tpq, 3), bars=int(b['bar']-a['bar'])+1, once=_once(x, length), of=int(of[i]))
+    return dict(notes=int(length[i])+1, beats=round(float(b['onset']-a['onset'])/tpq, 3), bars=int(b['bar']-a['bar'])+1,
+                once=_once(x, length), of=int(of[i]))
 
 # %% ../../nbs/judging/05_evaluate.ipynb #7a61b537
 BAR_KINDS = ('empty','one note','drums','music')
@@ -366,8 +399,10 @@ def memorised(
     grids: list,  # Pieces in question
     corpus,       # Yields `Grid`s, such as those of the training split, in order
     at_once: int = 1<<21 # Notes of the corpus that are held at a time
-) -> list: # For each piece a dict: `player` and `melody` (see `SPAN`), `bars` by kind, `music_bars`, the share `copied_bars`, `nearest`: the piece that has most of its bars, and the share that it has
-    "What of some pieces stands in a corpus, in any key"
+) -> list: # A dict for each piece
+    """What of some pieces stands in a corpus, in any key
+
+    Each has `player` and `melody` (see `SPAN`), `bars` by kind, `music_bars`, the share `copied_bars`, and as `nearest` the piece that has most of its bars, with its share."""
     rows = [lines(g) for g in grids]
     x,bars = np.concatenate([np.zeros(0, np.int64), *map(steps, rows)]),_BarCount(grids)
     length,of = np.zeros(len(x), int),np.full(len(x), -1)
@@ -384,10 +419,12 @@ def memorised(
     if size: look(todo)
     ends,res = np.cumsum([len(o) for o in rows]),[]
     for j,(g,r,e) in enumerate(zip(grids, rows, ends)):
-        s,tpq,kinds = slice(e-len(r), e),TICKS*g.positions_per_beat,np.bincount(bar_contents(g)[1], minlength=4)
+        s,tpq = slice(e-len(r), e),TICKS*g.positions_per_beat
+        kinds = np.bincount(bar_contents(g)[1], minlength=4)
         m = int((r['line']==0).sum())
         parts = dict(player=slice(m, None), melody=slice(0, m))
-        res.append({k: _span(r[o], x[s][o], length[s][o], of[s][o], tpq) for k,o in parts.items()} | dict(bars=dict(zip(BAR_KINDS, kinds.tolist()))) | bars.result(j))
+        spans = {k: _span(r[o], x[s][o], length[s][o], of[s][o], tpq) for k,o in parts.items()}
+        res.append(spans | dict(bars=dict(zip(BAR_KINDS, kinds.tolist()))) | bars.result(j))
     return res
 
 # %% ../../nbs/judging/05_evaluate.ipynb #b7c5e01a
@@ -425,30 +462,34 @@ def _mean(rows):
 def control(
     hid: HID,
     pieces: list, # Of tokens
-    asks: list    # For each the `Ask` that it was written for
+    asks: list    # For each the `TokenRequest` that it was written for
 ) -> dict: # `kept`: means of all checks; `chance`: of those about chords, against what was asked of the next piece
     "Do pieces keep to what was asked of them?"
     good = [(hid.decode(t), a) for t,a in zip(pieces, asks) if _grid(hid, t) is not None]
     swapped = [(s, other) for (s,_),(_,other) in zip(good, good[1:]+good[:1])] if len(good)>1 else []
     chance = [{k: v for k,f in HARMONY.items() if (v := f(s, a)) is not None} for s,a in swapped]
-    return dict(pieces=len(good), kept=_mean([kept(s, a) for s,a in good]), chance=_mean(chance), legal=_mean([{k: float(v) for k,v in legal(hid, t).items()} for t in pieces]))
+    return dict(pieces=len(good), kept=_mean([adherence(s, a) for s,a in good]), chance=_mean(chance),
+                legal=_mean([{k: float(v) for k,v in legal(hid, t).items()} for t in pieces]))
 
 # %% ../../nbs/judging/05_evaluate.ipynb #c837649c
 def copies(
     rows: list # From `memorised`
 ) -> dict:
     "What `memorised` found in some pieces, in short"
-    res = {f'{who} {k}': dict(median=float(np.median(v := [r[who][k] for r in rows])), most=float(max(v))) for who in ('player','melody') for k in ('notes','once','beats','bars')}
+    def typical(who, k):
+        each = [r[who][k] for r in rows]
+        return dict(median=float(np.median(each)), most=float(max(each)))
+    res = {f'{who} {k}': typical(who, k) for who in ('player','melody') for k in ('notes','once','beats','bars')}
     worst = max(rows, key=lambda r: r['nearest_bars'])
     bars,kinds = sum(r['music_bars'] for r in rows),{k: sum(r['bars'][k] for r in rows) for k in BAR_KINDS}
-    return res | dict(copied_bars=round(sum(r['copied_bars']*r['music_bars'] for r in rows)/max(bars, 1), 4), bars=kinds,
-        nearest=dict(piece=worst['nearest'], bars=worst['nearest_bars']))
+    copied = sum(r['copied_bars']*r['music_bars'] for r in rows)/max(bars, 1)
+    return res | dict(copied_bars=round(copied, 4), bars=kinds, nearest=dict(piece=worst['nearest'], bars=worst['nearest_bars']))
 
 # %% ../../nbs/judging/05_evaluate.ipynb #6208ef0f
-def judge(
+def compare_sets(
     sets: dict,     # Name -> list of tokens of pieces, in the encoding of the corpus
     data,           # A prepared corpus
-    asks: dict = {}, # Name -> list of `Ask`s, for the sets that were written for some
+    asks: dict = {}, # Name -> list of `TokenRequest`s, for the sets that were written for some
     bars: int = 32, # The yardsticks are cut to so many bars; 0: not at all
     real: int = 128, # Real pieces to compare with
     seed: int = 0   # Of the choice of pieces
@@ -457,42 +498,51 @@ def judge(
     train,val = Corpus(data),Corpus(data, 'val')
     hid,rng = train.hid,np.random.default_rng(seed)
     if not len(train): raise ValueError(f'{data}: the training split is empty; prepare more music')
-    yard = {k: [opening(hid, c[i], bars) for i in some_pieces(c, n, bars, seed=seed)] for k,c,n in (('validation', val, real), ('training', train, 16)) if len(c)}
-    yard['noise'] = [opening(hid, random_walk(hid, rng, bars or 32), bars) for _ in range(8)]
+    drawn = lambda c, n: [excerpt(hid, c[i], bars) for i in some_pieces(c, n, bars, seed=seed)]
+    yard = {k: drawn(c, n) for k,c,n in (('validation', val, real), ('training', train, 16)) if len(c)}
+    yard['noise'] = [excerpt(hid, random_piece(hid, rng, bars or 32), bars) for _ in range(8)]
     all_,beside_them = {**sets, **yard},'validation' if len(val)>3 else 'training'
     music = _pieces(hid, yard[beside_them])
     grids = {k: v for k,o in all_.items() if (v := [g for t in o if (g := _grid(hid, t)) is not None])}
     asked = {k: control(hid, sets[k], a) for k,a in asks.items()}
-    if 'validation' in yard: asked['validation'] = control(hid, yard['validation'], [frame_of(hid, t) for t in yard['validation']])
+    if 'validation' in yard:
+        asked['validation'] = control(hid, yard['validation'], [controls_of(hid, t) for t in yard['validation']])
     passing = tqdm((hid.decode_grid(t)[0] for t in train), total=len(train), desc='copies', unit='piece', disable=None)
     rows = memorised([g for v in grids.values() for g in v], passing)
     ends = np.cumsum([len(v) for v in grids.values()])
     found = {k: rows[e-len(v):e] for (k,v),e in zip(grids.items(), ends)}
     written = {k: _mean([{k: float(v) for k,v in legal(hid, t).items()} for t in v]) for k,v in sets.items()}
-    return dict(bars=bars, pieces={k: len(v) for k,v in all_.items()}, legal=written, control=asked, copies={k: copies(v) for k,v in found.items()},
-        each={k: v for k,v in found.items() if k in sets}, beside=beside_them, figures={k: b for k,v in sets.items() if (b := beside(hid, v, music))})
+    return dict(bars=bars, pieces={k: len(v) for k,v in all_.items()}, legal=written, control=asked,
+        copies={k: copies(v) for k,v in found.items()}, each={k: v for k,v in found.items() if k in sets},
+        beside=beside_them, figures={k: b for k,v in sets.items() if (b := beside(hid, v, music))})
 
 # %% ../../nbs/judging/05_evaluate.ipynb #39fa9ec1
 def table(
-    r: dict # From `judge`, also with `bits`
+    r: dict # From `compare_sets`, also with `bits`
 ) -> str:
     "What was found, to be read"
     w,out = 30,[]
     def line(name, cells, fmt='{}'): out.append(f'{name:{w}}'+''.join(f"{'' if c is None else fmt.format(c):>16}" for c in cells))
-    asked = r['control']
-    line('kept to what was asked', [f(k) for k in asked for f in (str, lambda k: 'by chance')])
-    for c in dict.fromkeys(k for o in asked.values() for k in o['kept']): line(c, [o[f].get(c) for o in asked.values() for f in ('kept','chance')], '{:.1%}')
-    out.append('')
+    if asked := r['control']:
+        line('kept to what was asked', [f(k) for k in asked for f in (str, lambda k: 'by chance')])
+        for c in dict.fromkeys(k for o in asked.values() for k in o['kept']):
+            line(c, [o[f].get(c) for o in asked.values() for f in ('kept','chance')], '{:.1%}')
+        out.append('')
     if r['legal']:
         line('music at all', r['legal'])
         for c in ('legal','canonical'): line(c, [v[c] for v in r['legal'].values()], '{:.1%}')
         out.append('')
     line('copied from the training split', r['copies'])
-    for c in ('player notes','player once','player beats','melody notes','melody once'): line(c+', median / most', [f"{o[c]['median']:.0f} / {o[c]['most']:.0f}" for o in r['copies'].values()])
-    line('bars copied', [o['copied_bars'] for o in r['copies'].values()], '{:.1%}')
-    line('bars of the nearest piece', [f"{o['nearest']['bars']:.1%} of {o['nearest']['piece']}" if o['nearest']['bars'] else 'none' for o in r['copies'].values()])
+    found = r['copies'].values()
+    for c in ('player notes','player once','player beats','melody notes','melody once'):
+        line(c+', median / most', [f"{o[c]['median']:.0f} / {o[c]['most']:.0f}" for o in found])
+    line('bars copied', [o['copied_bars'] for o in found], '{:.1%}')
+    nearest = [o['nearest'] for o in found]
+    line('bars of the nearest piece', [f"{o['bars']:.1%} of {o['piece']}" if o['bars'] else 'none' for o in nearest])
     for k,o in r['figures'].items():
-        out += ['', f"{k}, beside the {r['beside']} split"+('' if o['same_ensembles'] else ', in which nobody plays in such ensembles')+(f"; {o['silent']} without notes left out" if o['silent'] else ''), as_text(o)]
+        others = '' if o['same_ensembles'] else ', in which nobody plays in such ensembles'
+        silent = f"; {o['silent']} without notes left out" if o['silent'] else ''
+        out += ['', f"{k}, beside the {r['beside']} split{others}{silent}", as_text(o)]
     if 'bits' in r: out += ['', bits_text(r['bits'])]
     return '\n'.join(out)
 
@@ -503,7 +553,8 @@ def _draw_control(ax, r, names, color):
     checks = list(dict.fromkeys(c for v in bars.values() for c in v))
     for i,((k,f),v) in enumerate(bars.items()):
         at = np.arange(len(checks))+.8*(i+.5)/len(bars)-.4
-        ax.barh(at, [v.get(o, 0) for o in checks], .8/len(bars), color=color[k], alpha=1 if f=='kept' else .35, label=k if f=='kept' else f'{k}, by chance')
+        own = dict(alpha=1, label=k) if f=='kept' else dict(alpha=.35, label=f'{k}, by chance')
+        ax.barh(at, [v.get(o, 0) for o in checks], .8/len(bars), color=color[k], **own)
     ax.set(yticks=range(len(checks)), yticklabels=checks, xlim=(0,1), title='kept to what was asked')
     ax.invert_yaxis()
 
@@ -520,7 +571,7 @@ def _draw_copies(ax, r, names, color):
 
 # %% ../../nbs/judging/05_evaluate.ipynb #81b8a03f
 def draw(
-    r: dict # From `judge`
+    r: dict # From `compare_sets`
 ): # matplotlib figure
     "What was found as a picture"
     from matplotlib.figure import Figure
@@ -530,7 +581,7 @@ def draw(
     for k,f in dict(control=_draw_control, copies=_draw_copies).items():
         f(axs[k], r, names, color)
         axs[k].spines[['top','right']].set_visible(False)
-        axs[k].legend(fontsize=7, frameon=False, loc='upper center', bbox_to_anchor=(.5,-.18), ncol=3)
+        if axs[k].get_legend_handles_labels()[0]: axs[k].legend(fontsize=7, frameon=False, loc='upper center', bbox_to_anchor=(.5,-.18), ncol=3)
     if r['figures']:
         draw_likeness(r['figures'], axs['form'])
         draw_figures(r['figures'], axs['figures'])
@@ -556,18 +607,19 @@ def _write(model, hid, ask, seed, path, key):
 # %% ../../nbs/judging/05_evaluate.ipynb #c75cb66a
 def write_all(
     checkpoint,   # Of a model
-    asks: dict,   # Name -> list of `Ask`s
+    asks: dict,   # Name -> list of `TokenRequest`s
     out,          # Folder: `NAME-000.mid`, and its tokens, `NAME-000.npz`
     seed: int = 0, # Of the first piece of each set
     device = 'cpu' # Where the model runs
 ) -> dict: # Name -> list of tokens
-    "Write pieces; those that are there, of the same model for the same `Ask`, are kept"
+    "Write pieces; those that are there, of the same model for the same `TokenRequest`, are kept"
     out,model,hid = Path(out),MeloFormer.load(checkpoint, device),HID.load(checkpoint)
     weights = hashlib.sha256((Path(checkpoint)/'model.safetensors').read_bytes()).hexdigest()
     out.mkdir(parents=True, exist_ok=True)
     todo,res = [(k, i, a) for k,v in asks.items() for i,a in enumerate(v)],{k: [] for k in asks}
     try:
-        for k,i,a in tqdm(todo, desc='write', unit='piece', disable=None): res[k].append(_write(model, hid, a, seed+i, out/f'{k}-{i:03}', _key(weights, a, seed+i)))
+        for k,i,a in tqdm(todo, desc='write', unit='piece', disable=None):
+            res[k].append(_write(model, hid, a, seed+i, out/f'{k}-{i:03}', _key(weights, a, seed+i)))
     except KeyboardInterrupt: raise KeyboardInterrupt('the same command goes on from here') from None
     return res
 
@@ -576,16 +628,21 @@ def _written(source, data, out, pieces, bars, seed, device, **sampling):
     "Sets and asks of a run"
     ckpt,val = find_checkpoint(source),Corpus(data, 'val')
     hid = HID.load(ckpt)
-    if hid.positions_per_beat!=val.hid.positions_per_beat: raise ValueError(f'{data}: has {val.hid.positions_per_beat} positions a beat, the model in {ckpt} {hid.positions_per_beat}; prepare it again with --positions_per_beat {hid.positions_per_beat}')
-    if not len(val): raise ValueError(f'{data}: has no validation split to take chords and players from; prepare it with a larger --val_share')
-    frames = [frame_of(hid, opening(hid, val[i], bars), **sampling) for i in some_pieces(val, pieces, bars, seed=seed)]
-    return write_all(ckpt, dict(free=[Ask(bars=bars, **sampling) for _ in range(pieces)], asked=frames), out, seed, device),dict(asked=frames)
+    ours,theirs = hid.positions_per_beat,val.hid.positions_per_beat
+    if ours!=theirs:
+        raise ValueError(f'{data}: has {theirs} positions a beat, the model in {ckpt} {ours}; prepare it again with --positions_per_beat {ours}')
+    if not len(val):
+        raise ValueError(f'{data}: has no validation split, whose pieces tell what to ask for and what bits are measured on; '
+                         'prepare it again with more files or a larger --val_share')
+    frames = [controls_of(hid, excerpt(hid, val[i], bars), **sampling) for i in some_pieces(val, pieces, bars, seed=seed)]
+    free = [TokenRequest(bars=bars, **sampling) for _ in range(pieces)]
+    return write_all(ckpt, dict(free=free, asked=frames), out, seed, device),dict(asked=frames)
 
 def _read(source, hid, bars):
     "Sets of a folder of MIDI"
     res,bad = [],0
     for f in tqdm(find_midi(source), desc='read', unit='file', disable=None):
-        try: res.append(opening(hid, hid.encode(Score.read(f)), bars))
+        try: res.append(excerpt(hid, hid.encode(Score.read(f)), bars))
         except MidiError: bad += 1
     if not res: raise ValueError(f'{source}: none of its {bad} MIDI files can be read')
     if bad: print(f'{source}: {bad} files cannot be read and are left out')
@@ -594,8 +651,10 @@ def _read(source, hid, bars):
 # %% ../../nbs/judging/05_evaluate.ipynb #a4d5e6f7
 def _bits_of(source, data, n, seed, device):
     "Bits a note of a run on held-out pieces"
-    return by_set(measure_bits(MeloFormer.load(find_checkpoint(source), device), Corpus(data), Corpus(data, 'val'), n, seed=seed))
+    model = MeloFormer.load(find_checkpoint(source), device)
+    return by_set(measure_bits(model, Corpus(data), Corpus(data, 'val'), n, seed=seed))
 
+# %% ../../nbs/judging/05_evaluate.ipynb #12c50d87
 def _keep(r, folder):
     "Write figures and pictures; their paths"
     (folder/'evaluation.json').write_text(json.dumps(r, indent=1)+'\n')
@@ -607,7 +666,9 @@ def _keep_page(r, folder, hid, sets, seed):
     "Write the page; its path"
     sets = {k: [t for t in v if _piece(hid, t) is not None] for k,v in sets.items()}
     heard = {f'{k} {i}': hid.decode(sets[k][i]) for k,i in by_seed(sets, 12, seed)}
-    said = f"{', '.join(f'{n} pieces {k}' for k,n in r['pieces'].items())}; {r['bars']} bars of each; {len(heard)} to hear, chosen by seed {seed}. Free: nothing was asked. Asked: chords, players, meters and tempos of real pieces."
+    counts = ', '.join(f'{n} pieces {k}' for k,n in r['pieces'].items())
+    said = (f"{counts}; {r['bars']} bars of each; {len(heard)} to hear, chosen by seed {seed}. "
+            'Free: nothing was asked. Asked: chords, players, meters and tempos of real pieces.')
     pictures = [o for o in (folder/'evaluation.png', folder/'bits.png') if 'bits' in r or o.stem!='bits']
     (folder/'report.html').write_text(page(f"What {r['source']} writes", said, table(r), pictures, heard))
     return folder/'report.html'
@@ -629,14 +690,17 @@ def evaluate(
 ):
     "What a model writes: is it what was asked, is it new, does it hang together?"
     if pieces<1 or bars<2 or min(seed, bits)<0: raise ValueError('--pieces is at least 1, --bars at least 2, --seed and --bits not negative')
-    folder,is_run = Path(out),any((Path(source)/o).exists() for o in ('run.json','best','model.json')) or bool(checkpoints(source))
-    if is_run: sets,asks = _written(source, data, folder, pieces, bars, seed, device, temperature=temperature, top_p=top_p)
+    is_run = any((Path(source)/o).exists() for o in ('run.json','best','model.json')) or bool(checkpoints(source))
+    folder,sampling = Path(out),dict(temperature=temperature, top_p=top_p)
+    if is_run: sets,asks = _written(source, data, folder, pieces, bars, seed, device, **sampling)
     else: sets,asks = _read(source, Corpus(data).hid, bars),{}
-    res = dict(source=str(source), data=str(data))|judge(sets, data, asks, bars, seed=seed)
+    res = dict(source=str(source), data=str(data))|compare_sets(sets, data, asks, bars, seed=seed)
     if not is_run: res['legal'] = {} # the tokens of files come from the encoder
     if is_run and bits: res['bits'] = _bits_of(source, data, bits, seed, device)
     folder.mkdir(parents=True, exist_ok=True)
     written = _keep(res, folder)
     if page: written.append(_keep_page(res, folder, Corpus(data).hid, sets, seed))
     print(table(res), *written, sep='\n')
+    if 'validation' not in res['pieces']:
+        print(f'{data}: has no validation split, so all stand beside the training split; prepare it again with more files or a larger --val_share')
     return res

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TPQ', 'KINDS', 'BARS', 'ZONES', 'BASS', 'COMP', 'PADS', 'WINDS', 'KEYS', 'STYLES', 'FAMILIES', 'RANGES', 'BASE',
            'played', 'read_sheet', 'Take', 'read_take', 'Style', 'Harmony', 'near', 'bass_line', 'voicing', 'accompany',
-           'lay_drums', 'loudness', 'pick', 'swung', 'fit', 'moved', 'choose', 'Plan', 'plan', 'below', 'arrange']
+           'lay_drums', 'loudness', 'pick', 'swung', 'fit', 'choose', 'Plan', 'plan', 'moved', 'below', 'arrange']
 
 # %% ../../nbs/music/06_bands.ipynb #df0e4d04
 import re, zipfile
@@ -25,6 +25,7 @@ KINDS = {'major':'maj', 'minor':'min', 'dominant':'7', 'major-seventh':'maj7', '
     'dominant-ninth':'7', 'dominant-11th':'7', 'dominant-13th':'7', 'augmented-seventh':'aug', 'augmented-ninth':'aug', 'minor-ninth':'min7',
     'minor-11th':'min7', 'minor-13th':'min7', 'major-ninth':'maj7', 'maj69':'6', 'minor-major':'min', 'major-minor':'min', 'power':'5', 'none':''}
 
+# %% ../../nbs/music/06_bands.ipynb #07a9ec45
 def _pitch_class(e, name):
     "Pitch class of a MusicXML element's step and alteration"
     return ('C D EF G A B'.index(e.findtext(f'{name}-step'))+int(float(e.findtext(f'{name}-alter') or 0)))%12
@@ -69,6 +70,7 @@ def _root(path):
 
 def _midi(e): return 12*(int(e.findtext('octave'))+1)+'C D EF G A B'.index(e.findtext('step'))+int(float(e.findtext('alter') or 0))
 
+# %% ../../nbs/music/06_bands.ipynb #e60a3fd2
 def _events(measures, full):
     "Notes [onset, duration, pitch], chords (onset, label) and where measures begin, in quarter notes; a short first measure ends at the bar line"
     notes,chords,starts,div,tied = [],[],[],1.,False
@@ -96,7 +98,8 @@ def read_sheet(
     try: part = _root(path).find('part')
     except (ElementTree.ParseError, zipfile.BadZipFile, StopIteration) as e: raise ValueError(f'{path}: is no MusicXML ({e})') from e
     meters = {f"{t.findtext('beats')}/{t.findtext('beat-type')}" for t in part.iter('time')}
-    if len(meters)!=1 or not meters <= BARS.keys(): raise ValueError(f"{path}: its meters are {', '.join(sorted(meters)) or 'unknown'}; takes one of {', '.join(BARS)}")
+    if len(meters)!=1 or not meters <= BARS.keys():
+        raise ValueError(f"{path}: its meters are {', '.join(sorted(meters)) or 'unknown'}; takes one of {', '.join(BARS)}")
     written = meters.pop()
     full = 4*int(written[0])/int(written[2])
     notes,chords,starts = _events(played(part.findall('measure')), full)
@@ -121,6 +124,7 @@ class Take:
     bars: list   # `NOTE` rows a bar; onsets from its beginning at `TPQ`, a little before it, too
     swing: float # Where in the beat the second eighth lies: .5 straight, .67 as triplets
 
+# %% ../../nbs/music/06_bands.ipynb #14d44f44
 def read_take(
     path # MIDI file called as those of the Groove MIDI Dataset
 ) -> Take:
@@ -214,8 +218,11 @@ class Harmony:
     def turns(self, start, stop):
         "Ticks between `start` and `stop` at which the chord changes"
         return self.at[bisect_right(self.at, start):bisect_left(self.at, stop)]
-    def pairs(self): return list(zip(self.at, self.labels))
+    def pairs(self):
+        "Ticks and labels, as a score keeps them"
+        return list(zip(self.at, self.labels))
 
+# %% ../../nbs/music/06_bands.ipynb #eba56423
 def near(
     pc: int,   # Pitch class
     to: int,   # MIDI pitch
@@ -225,6 +232,7 @@ def near(
     "The pitch of this class in the range that is nearest"
     return min(range(low+(pc-low)%12, high+1, 12), key=lambda p: (abs(p-to), p))
 
+# %% ../../nbs/music/06_bands.ipynb #36fe9557
 def bass_line(harmony, bars, bar, picks, low, high, rng):
     "Rows (onset, duration, pitch): the pattern `picks[i]` in bar `i`; `bar` and results in ticks"
     res,last,old,home = [],low+8,None,low+8
@@ -257,6 +265,7 @@ def voicing(
     if opened and p[-2]-12 >= low: p[-2] -= 12
     return sorted(o-12*max(0, -((high-o)//12)) + 12*max(0, -((o-low)//12)) for o in p)
 
+# %% ../../nbs/music/06_bands.ipynb #4b79a220
 def accompany(harmony, bars, bar, picks, centre, low, high, opened, voices):
     "Rows (onset, duration, pitch): `picks[i]` in bar `i`, of chords the upper `voices`; what lasts is cut where the chord changes"
     res = []
@@ -293,6 +302,7 @@ def lay_drums(
         res.append(rows)
     return np.concatenate(res)
 
+# %% ../../nbs/music/06_bands.ipynb #34853f35
 def loudness(drums, bars, bar):
     "How loud the drummer is at every sixteenth, shape (bars, sixteenths), 0 where nothing is struck"
     n = bar*4//TPQ
@@ -308,12 +318,14 @@ def pick(patterns, bars, phrase, rng):
     own[phrase-1] = rng.integers(len(patterns))
     return [patterns[own[b%phrase]] for b in range(bars)]
 
+# %% ../../nbs/music/06_bands.ipynb #629bf5f5
 def swung(ticks, swing):
     "Ticks with the second half of every beat begun late"
     beat,x = np.divmod(np.asarray(ticks), TPQ)
     x = x/TPQ
     return np.rint((beat+np.where(x<.5, x*2*swing, swing+(x-.5)*2*(1-swing)))*TPQ).astype(int)
 
+# %% ../../nbs/music/06_bands.ipynb #c803412b
 def _part(rows, track, swing, base, loud, rng):
     "`NOTE` rows of one player: swung, each pitch ended before it comes again, as loud as the drums allow"
     on,dur,pitch = np.array(rows, int).reshape(-1, 3).T
@@ -326,6 +338,7 @@ def _part(rows, track, swing, base, loud, rng):
     velocity = base + np.where(l>0, (l-64)*.35, -8) + rng.integers(-3, 4, len(o))
     return columns(NOTE, onset=start, duration=np.maximum(stop-start, 30), pitch=pitch, velocity=np.clip(np.rint(velocity), 20, 122), track=track)
 
+# %% ../../nbs/music/06_bands.ipynb #8e9dc45d
 def fit(pitch, low, high):
     "A melody moved by octaves to the middle of an instrument; what is still outside is moved by itself"
     middle = (low+high)/2
@@ -333,10 +346,6 @@ def fit(pitch, low, high):
     return p+12*np.maximum(0, -((p-low)//12))-12*np.maximum(0, -((high-p)//12))
 
 # %% ../../nbs/music/06_bands.ipynb #7e4a3ab8
-def moved(label, k):
-    "A label in another key"
-    return label if label=='N' else f"{ROOTS[(ROOTS.index(label.split(':')[0])+k)%12]}:{label.split(':')[1]}"
-
 def choose(sheet, takes, rng):
     "A style and a groove for a sheet"
     m = sheet.meters[0]
@@ -350,6 +359,7 @@ def choose(sheet, takes, rng):
     name,own = some[rng.integers(len(some))]
     return name,own[rng.integers(len(own))]
 
+# %% ../../nbs/music/06_bands.ipynb #2c8b39dc
 @dataclass
 class Plan:
     "What is decided before anybody plays"
@@ -366,20 +376,31 @@ class Plan:
     rng: np.random.Generator
 
     @property
-    def bars(self): return self.intro+self.times*self.tune # and one more, for the last chord
+    def bars(self):
+        "Bars of all, but for one that holds the last chord"
+        return self.intro+self.times*self.tune
     @property
-    def end(self): return self.bars*self.bar
+    def end(self):
+        "Tick of the last chord"
+        return self.bars*self.bar
     @property
-    def style(self): return STYLES[self.name]
-    def picks(self, patterns): return pick(patterns, self.bars, self.phrase, self.rng)
+    def style(self):
+        "What is played in it, one of `STYLES`"
+        return STYLES[self.name]
+    def picks(self, patterns):
+        "One of the patterns for each bar"
+        return pick(patterns, self.bars, self.phrase, self.rng)
 
+# %% ../../nbs/music/06_bands.ipynb #d919641a
 def plan(sheet, takes, seed):
     "Draw a style, a groove, a key and a form"
     rng = np.random.default_rng([seed, crc32(sheet.tracks[0].name.encode())])
     name,take = choose(sheet, takes, rng)
     bar = 4*TPQ*take.meter[0]//take.meter[1]
     tune = -(-sheet.end//bar)
-    intro,times,key = min(int(rng.choice([0, 2, 4, 4])), tune),int(np.clip(96//tune, 1, rng.integers(1, 4))),int(rng.integers(-5, 7))
+    intro = min(int(rng.choice([0, 2, 4, 4])), tune)
+    times = int(np.clip(96//tune, 1, rng.integers(1, 4)))
+    key = int(rng.integers(-5, 7))
     res = Plan(sheet, name, take, key, bar, intro, tune, times, 8 if tune%8==0 or tune>24 else 4, None, rng)
     res.harmony = Harmony(_chords(res))
     return res
@@ -389,9 +410,11 @@ def moved(label, k):
     "A label in another key"
     return label if label=='N' else f"{ROOTS[(ROOTS.index(label.split(':')[0])+k)%12]}:{label.split(':')[1]}"
 
+# %% ../../nbs/music/06_bands.ipynb #00517cd2
 def _chords(p):
     "The chords of the whole: those of the end of the tune, of the tune, the last one"
-    own,start = [(o, moved(c, p.key)) for o,c in p.sheet.chords],(p.tune-p.intro)*p.bar
+    own = [(o, moved(c, p.key)) for o,c in p.sheet.chords]
+    start = (p.tune-p.intro)*p.bar
     h = Harmony(own)
     res = [(0, h(start))]+[(o-start, c) for o,c in own if o>start] if p.intro else []
     for i in range(p.times):
@@ -399,6 +422,7 @@ def _chords(p):
         res += [(at, h(0))]+[(at+o, c) for o,c in own if 0<o<p.tune*p.bar]
     return res+[(p.end, h(p.tune*p.bar))]
 
+# %% ../../nbs/music/06_bands.ipynb #5efaba41
 def _low(p):
     "The bass"
     program = int(p.rng.choice(p.style.low))
@@ -407,6 +431,7 @@ def _low(p):
     if c := _tones(p.harmony(p.end)): rows.append((p.end, p.bar-TPQ//4, near(c[0], low+8, low, high)))
     return {(program, 'Bass'): rows}
 
+# %% ../../nbs/music/06_bands.ipynb #a1372fd1
 def _middle(p):
     "Chords by one hand, and mostly a pad or a second hand that comes in later"
     program,other = int(p.rng.choice(p.style.chords)),int(p.rng.choice(PADS))
@@ -416,7 +441,8 @@ def _middle(p):
         p.rng.random()<.4, int(p.rng.integers(3, 5)))}
     if p.rng.random()<.7:
         begin = (p.intro+(p.tune if p.times>1 and p.rng.random()<.7 else 0))*p.bar
-        rows = accompany(p.harmony, p.bars, p.bar, p.picks(COMP[held if p.rng.random()<.6 else str(two)]), int(p.rng.integers(58, 70)), *RANGES[other], False, 3)
+        picks = p.picks(COMP[held if p.rng.random()<.6 else str(two)])
+        rows = accompany(p.harmony, p.bars, p.bar, picks, int(p.rng.integers(58, 70)), *RANGES[other], False, 3)
         res[other, 'Pad'] = [o for o in rows if o[0]>=begin]
     for (q,_),rows in res.items():
         if p.harmony(p.end)!='N': rows += [(p.end, p.bar-TPQ//4, o) for o in voicing(p.harmony(p.end), 62, *RANGES[q])[-3:]]
@@ -436,17 +462,20 @@ def below(
         if under and d>=TPQ//2: res.append((t, d, under[-1]))
     return res
 
+# %% ../../nbs/music/06_bands.ipynb #173e5f76
 def _front(p):
     "The tune, by one lead or two in turn, now and then with a second voice"
     leads,n,res = [int(o) for o in p.rng.choice(p.style.lead, 2, replace=False)],p.sheet.notes,{}
     for i in range(p.times):
         program = leads[i%2]
         pitch = fit(n['pitch'].astype(int)+p.key, *RANGES[program])
-        rows = [(a+(p.intro+i*p.tune)*p.bar, d, o) for a,d,o in zip(n['onset'].tolist(), n['duration'].tolist(), pitch.tolist())]
+        start = (p.intro+i*p.tune)*p.bar
+        rows = [(a+start, d, o) for a,d,o in zip(n['onset'].tolist(), n['duration'].tolist(), pitch.tolist())]
         res.setdefault((program, 'Lead'), []).extend(rows)
         if p.rng.random()<(.6 if i else .15): res.setdefault((program, 'Second'), []).extend(below(rows, p.harmony, RANGES[program][0]))
     return res
 
+# %% ../../nbs/music/06_bands.ipynb #49bb0a7c
 BASE = dict(Lead=88, Second=72, Chords=66, Pad=54, Bass=84) # velocities where the drummer plays at 64
 
 def arrange(
@@ -464,5 +493,5 @@ def arrange(
     notes = [_part(rows, i, p.take.swing, BASE[k[1]], loud, p.rng) for i,(k,rows) in enumerate(parts.items())]
     drums['track'] = len(parts)
     tracks = [Track(o, name=f'{part} ({p.name})') for o,part in parts]+[Track(is_drum=True, name=f'Drums ({p.take.style})')]
-    return Score(TPQ, np.concatenate([*notes, drums]), tracks, columns(TEMPO, onset=0, bpm=round(p.take.bpm*p.rng.uniform(.94, 1.06))),
-        p.sheet.meters, p.harmony.pairs())
+    tempo = columns(TEMPO, onset=0, bpm=round(p.take.bpm*p.rng.uniform(.94, 1.06)))
+    return Score(TPQ, np.concatenate([*notes, drums]), tracks, tempo, p.sheet.meters, p.harmony.pairs())

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['TICKS', 'MAX_QUARTERS', 'MAX_NUMERATOR', 'MAX_INSTANCES', 'VELOCITIES', 'DRUMS', 'TEMPOS', 'GRID_BAR', 'GRID_NOTE',
            'ALIASES', 'LOSS', 'lengths', 'Grid', 'bar_ticks', 'bar_positions', 'parse_meter', 'programs_named',
-           'unknown_instrument', 'grid_bars', 'program_instances', 'place_onsets', 'instrument_order', 'order_key',
-           'ordered', 'until_next_onset', 'tidy', 'read_beats', 'aligned']
+           'unknown_instrument', 'grid_bars', 'score_bar', 'n_bars', 'program_instances', 'place_onsets',
+           'instrument_order', 'order_key', 'ordered', 'until_next_onset', 'tidy', 'grid_remark', 'read_beats',
+           'aligned']
 
 # %% ../../nbs/music/03_grid.ipynb #1a487322
 import difflib
@@ -25,6 +26,7 @@ MAX_INSTANCES = 32   # players of one program that are kept apart
 VELOCITIES = 32
 DRUMS = 128          # the program number of percussion
 TEMPOS = np.unique(np.round(120*2**(np.arange(-62, 49)/24))).astype(int)
+_BETWEEN_TEMPOS = np.sqrt(TEMPOS[1:]*TEMPOS[:-1])
 
 def lengths(
     positions_per_beat: int = 24
@@ -71,12 +73,20 @@ def parse_meter(
         raise ValueError(f"'{n}/{d}' is no meter of at most {MAX_QUARTERS} quarter notes with a power of two below")
     return n,d
 
-ALIASES = {'harp': [46], 'double bass': [43, 32], 'string bass': [43, 32], 'upright bass': [32, 43], 'bass guitar': [33, 34, 35, 36, 37], 'electric bass': [33, 34, 35, 36, 37], 'e-bass': [33, 34, 35, 36, 37],
-    'drum kit': [DRUMS], 'drumkit': [DRUMS], 'drum set': [DRUMS], 'kit': [DRUMS], 'rhodes': [4], 'wurlitzer': [5], 'e-piano': [4, 5], 'epiano': [4, 5], 'e piano': [4, 5], 'keys': [0, 4, 5], 'keyboard': [0, 4, 5], 'upright piano': [0, 1],
-    'hammond': [16, 17, 18], 'pipe organ': [19], 'harpsichord': [6], 'cembalo': [6], 'celeste': [8], 'vibes': [11], 'sax': [65, 64, 66, 67], 'saxophone': [65, 64, 66, 67], 'ukulele': [24], 'mandolin': [25], 'e-guitar': [27, 26, 28, 29, 30],
-    'lead guitar': [29, 30, 27], 'strings': [48, 49, 50, 51, 44, 45], 'string section': [48, 49], 'string orchestra': [48, 49], 'brass': [61, 62, 63], 'horns': [61, 60], 'choir': [52, 53, 54], 'voice': [53, 52, 54], 'vocals': [53, 52, 54], 'singer': [53, 52, 54],
-    'square lead': [80], 'saw lead': [81], 'synth lead': [80, 81], 'cor anglais': [69], 'fiddle': [110, 40]} # what musicians say, and General MIDI does not; the likeliest program first
+# %% ../../nbs/music/03_grid.ipynb #b0c3de0b
+# what musicians say, and General MIDI does not; the likeliest program first
+ALIASES = {'harp': [46], 'double bass': [43, 32], 'string bass': [43, 32], 'upright bass': [32, 43],
+    'bass guitar': [33, 34, 35, 36, 37], 'electric bass': [33, 34, 35, 36, 37], 'e-bass': [33, 34, 35, 36, 37],
+    'drum kit': [DRUMS], 'drumkit': [DRUMS], 'drum set': [DRUMS], 'kit': [DRUMS],
+    'rhodes': [4], 'wurlitzer': [5], 'e-piano': [4, 5], 'epiano': [4, 5], 'e piano': [4, 5], 'keys': [0, 4, 5], 'keyboard': [0, 4, 5],
+    'upright piano': [0, 1],
+    'hammond': [16, 17, 18], 'pipe organ': [19], 'harpsichord': [6], 'cembalo': [6], 'celeste': [8], 'vibes': [11],
+    'sax': [65, 64, 66, 67], 'saxophone': [65, 64, 66, 67], 'ukulele': [24], 'mandolin': [25], 'e-guitar': [27, 26, 28, 29, 30],
+    'lead guitar': [29, 30, 27], 'strings': [48, 49, 50, 51, 44, 45], 'string section': [48, 49], 'string orchestra': [48, 49],
+    'brass': [61, 62, 63], 'horns': [61, 60], 'choir': [52, 53, 54], 'voice': [53, 52, 54], 'vocals': [53, 52, 54], 'singer': [53, 52, 54],
+    'square lead': [80], 'saw lead': [81], 'synth lead': [80, 81], 'cor anglais': [69], 'fiddle': [110, 40]}
 
+# %% ../../nbs/music/03_grid.ipynb #10340f2f
 def programs_named(
     name: str # Such as 'violin', 'bass', 'drum kit' or '33'
 ) -> list: # Programs, `DRUMS` for drums: the one of exactly this name, or those of `ALIASES`, or all whose names contain it; empty where there is none
@@ -86,10 +96,12 @@ def programs_named(
     if name.isdigit(): return [int(name)] if int(name)<=DRUMS else []
     return ALIASES.get(name) or [i for i,o in enumerate(names) if o==name] or [i for i,o in enumerate(names) if name and name in o]
 
+# %% ../../nbs/music/03_grid.ipynb #a6f7b174
 def unknown_instrument(name): # The error to raise where `programs_named` is empty
     "What to say to someone who typed this"
     near = difflib.get_close_matches(name, [*ALIASES, *(instrument_name(i) for i in range(128))], 3, .4)
-    return ValueError(f'{name!r} is no General MIDI instrument'+(f'; did you mean {" or ".join(near)}?' if near else "; try 'piano', 'violin', 'bass', 'drums' or a number from 0 to 127"))
+    hint = f'did you mean {" or ".join(near)}?' if near else "try 'piano', 'violin', 'bass', 'drums' or a number from 0 to 127"
+    return ValueError(f'{name!r} is no General MIDI instrument; {hint}')
 
 # %% ../../nbs/music/03_grid.ipynb #6070183a
 def _meter_of(length, tpq, den):
@@ -110,6 +122,7 @@ def _mend_cut(bars, tpq):
 def _split_long(bars, num, den):
     "Split bars at beats: `BAR` rows with lengths and meters of the parts"
     k = np.maximum(-(-4*num//(den*MAX_QUARTERS)), -(-num//MAX_NUMERATOR))
+    if not (k>1).any(): return columns(BAR, onset=bars['onset'], length=bars['length'], numerator=num, denominator=den)
     i = np.repeat(np.arange(len(k)), k)
     j = np.arange(len(i))-np.repeat(np.cumsum(k)-k, k)
     base,extra = num[i]//k[i],num[i]%k[i]
@@ -117,22 +130,40 @@ def _split_long(bars, num, den):
     onset,length = bars['onset'][i],bars['length'][i].astype(int)
     return columns(BAR, onset=onset+length*start//num[i], length=np.maximum(1, length*n//num[i]), numerator=n, denominator=den[i])
 
+# %% ../../nbs/music/03_grid.ipynb #2eb51631
 def grid_bars(
     score: Score
 ) -> np.ndarray: # `BAR` rows, one more than there are bars
     "The bars of a score as the grid knows them, and one more for notes that round up into it"
     b = _split_long(*_mend_cut(score.bars(), score.tpq))
     if not len(b): b = columns(BAR, onset=[0], length=4*score.tpq, numerator=4, denominator=4)
-    extra = b[-1:].copy()
-    extra['onset'] += extra['length']
-    return np.concatenate([b, extra])
+    b = b.take(np.arange(len(b)+1), mode='clip')
+    b['onset'][-1] += b['length'][-1]
+    return b
+
+# %% ../../nbs/music/03_grid.ipynb #b7c53937
+def score_bar(
+    score: Score,
+    bar: int # Of the grid, from 0
+) -> int: # Of `Score.bars`
+    "The bar of a score in which a bar of the grid lies; they differ where bars of more than eight quarter notes are split"
+    return int(np.searchsorted(score.bars()['onset'], grid_bars(score)['onset'][bar], 'right'))-1
+
+# %% ../../nbs/music/03_grid.ipynb #b7c53939
+def n_bars(
+    score: Score,
+    bars: np.ndarray, # From `grid_bars`
+    bar: np.ndarray   # Of each note, its number on the grid
+) -> int: # At least 1
+    "How many bars of the grid a piece has"
+    return max(int(bar.max(initial=0))+1, int((bars['onset'][:-1]<score.length).sum()))
 
 # %% ../../nbs/music/03_grid.ipynb #8a4c4dbc
 def _tempo_bins(score, bars):
     "Index into `TEMPOS` of each bar's mean tempo, nearest by ratio"
-    secs = score.seconds(bars['onset']+bars['length'])-score.seconds(bars['onset'])
-    bpm = 60*bars['length']/score.tpq/secs
-    return np.searchsorted(np.sqrt(TEMPOS[1:]*TEMPOS[:-1]), bpm)
+    begin,end = score.seconds(np.stack([bars['onset'], bars['onset']+bars['length']]))
+    bpm = 60*bars['length']/score.tpq/(end-begin)
+    return _BETWEEN_TEMPOS.searchsorted(bpm)
 
 # %% ../../nbs/music/03_grid.ipynb #dfbee03f
 def program_instances(
@@ -147,6 +178,7 @@ def program_instances(
         count[prog[i]] = inst[i]+1
     return prog,inst
 
+# %% ../../nbs/music/03_grid.ipynb #a2d20325
 def place_onsets(
     notes: np.ndarray, # `NOTE` rows
     bars: np.ndarray,  # `BAR` rows, from `grid_bars`
@@ -155,17 +187,18 @@ def place_onsets(
     ppb: int  # Positions a beat
 ) -> tuple: # Two integer arrays with a number for each note
     "Bar and position of each onset"
-    b = np.maximum(np.searchsorted(bars['onset'], notes['onset'], 'right')-1, 0)
-    rel = notes['onset'].astype(np.int64)-bars['onset'][b]
-    pos = np.maximum(0, (2*rel*ppb+tpq)//(2*tpq))
-    late = (pos>=npos[b]) & (b<len(bars)-1)
-    return b+late, np.where(late, 0, np.minimum(pos, npos[b]-1))
+    onset,start = notes['onset'].astype(np.int64),bars['onset'].astype(np.int64)
+    b = np.maximum(start.searchsorted(onset, 'right')-1, 0)
+    pos,room = np.maximum(0, (2*ppb*(onset-start.take(b))+tpq)//(2*tpq)),npos.take(b)
+    late = (pos>=room) & (b<len(bars)-1)
+    return b+late, np.where(late, 0, np.minimum(pos, room-1))
 
 # %% ../../nbs/music/03_grid.ipynb #fa25a85b
 def _player(n): return n['program'].astype(np.int64)*MAX_INSTANCES+n['instance']
 
 def _key(n): return ((_player(n)<<7|n['pitch'])<<10|n['position'])<<22|n['bar'] # instrument, pitch and onset as one integer
 
+# %% ../../nbs/music/03_grid.ipynb #de9bff5b
 def instrument_order(
     program,   # Number or array; `DRUMS` is one
     instance=0 # The first, second … of its program, likewise
@@ -173,21 +206,24 @@ def instrument_order(
     "Where instruments stand in a bar: drums first, then by program, then by instance"
     return (np.int64(1)+program)%(DRUMS+1)*MAX_INSTANCES+instance
 
+_PLACES = instrument_order(np.arange(DRUMS+1))
+
+# %% ../../nbs/music/03_grid.ipynb #5ff49f4c
 def order_key(
     notes: np.ndarray # `GRID_NOTE` rows
 ) -> np.ndarray: # One integer a note
     "Numbers in canonical order: bar, instrument (drums first, then by program), position, length (default first), pitch"
-    key = notes['bar'].astype(np.uint64)
-    for k,bits in ((instrument_order(notes['program'], notes['instance']),13), (notes['position'],10), (notes['length'],12), (notes['pitch'],7)):
-        key = key<<np.uint64(bits)|k.astype(np.uint64)
+    key = notes['bar'].astype(np.int64)<<13|_PLACES.take(notes['program'])+notes['instance']
+    for k,bits in (('position',10), ('length',12), ('pitch',7)): key = key<<bits|notes[k]
     return key
 
+# %% ../../nbs/music/03_grid.ipynb #4dd80ccc
 def ordered(
     notes: np.ndarray # `GRID_NOTE` rows
 ) -> np.ndarray: # The same rows in canonical order
     "Sort, unless that has been done"
     key = order_key(notes)
-    return notes if (key[1:]>=key[:-1]).all() else notes.take(np.argsort(key))
+    return notes if (key[1:]>=key[:-1]).all() else notes.take(key.argsort(kind='stable'))
 
 # %% ../../nbs/music/03_grid.ipynb #a2f94a46
 def until_next_onset(
@@ -197,11 +233,12 @@ def until_next_onset(
 ) -> np.ndarray: # Ticks, one number a note
     "Ticks from each onset to its instrument's next one in the bar, or to the bar's end"
     bar,pos,who = n['bar'],n['position'].astype(np.int64),_player(n)
-    new = np.append(True, (bar[1:]!=bar[:-1]) | (who[1:]!=who[:-1]))[:len(n)]
-    onset = new | np.append(True, pos[1:]!=pos[:-1])[:len(n)]
-    idx = np.flatnonzero(onset)
-    end = np.where(np.append(new[idx[1:]], True), bar_ticks(bars, ppb)[bar[idx]], TICKS*np.append(pos[idx[1:]], 0))
-    return end[np.cumsum(onset)-1]-TICKS*pos
+    new = run_starts(bar, who)
+    onset = new | run_starts(pos)
+    i = np.flatnonzero(onset)
+    end = bar_ticks(bars, ppb).take(bar.take(i))
+    end[:-1] = np.where(new.take(i[1:]), end[:-1], TICKS*pos.take(i[1:]))
+    return end.take(np.cumsum(onset)-1)-TICKS*pos
 
 # %% ../../nbs/music/03_grid.ipynb #2b22de99
 def tidy(
@@ -219,7 +256,7 @@ def tidy(
         n = _untwinned(n)
         gap = _restrike(n, bars, positions_per_beat)
     said = np.flatnonzero((n['length']>0) & (n['program']!=DRUMS))
-    follow,gap,long = until_next_onset(n, bars, positions_per_beat)[said],gap[said],n['length'][said].astype(int)
+    follow,gap,long = (o.take(said) for o in (until_next_onset(n, bars, positions_per_beat), gap, n['length'].astype(int)))
     default,room = (np.maximum(1, o) for o in ((follow+TICKS//2)//TICKS, gap//TICKS))
     over = (long!=default) & (long>room)
     long = np.where(over, np.where(follow==gap, default, room), long)
@@ -245,15 +282,17 @@ def _named(ppb):
     i = np.clip(np.searchsorted(table, x), 1, len(table)-1)
     return np.where(x-table[i-1] <= table[i]-x, table[i-1], table[i]),table[np.searchsorted(table, x, 'right')-1]
 
+# %% ../../nbs/music/03_grid.ipynb #33398c82
 def _restrike(n, bars, ppb):
     "Ticks until the same instrument strikes the same pitch again; `n` in canonical order"
-    t = np.append(0, np.cumsum(bar_ticks(bars, ppb)))[n['bar']] + TICKS*n['position'].astype(np.int64)
-    who = _player(n)
+    ticks,who = bar_ticks(bars, ppb),_player(n)
+    t = (np.cumsum(ticks)-ticks).take(n['bar'])+TICKS*n['position'].astype(np.int64)
     o,gap = np.lexsort((n['pitch'], who.astype(np.uint16))),np.full(len(n), 1<<30) # keys of 16 bits are sorted in linear time
-    key = (who<<7|n['pitch'])[o]
-    gap[o[:-1]] = np.where(key[1:]==key[:-1], np.diff(t[o]), 1<<30)
+    key,t = (who<<7|n['pitch']).take(o),t.take(o)
+    gap[o[:-1]] = np.where(key[1:]==key[:-1], t[1:]-t[:-1], 1<<30)
     return gap
 
+# %% ../../nbs/music/03_grid.ipynb #14900193
 def _untwinned(n):
     "Of several notes with one instrument, pitch and onset the longest, then the loudest"
     same = _key(n)
@@ -272,50 +311,67 @@ def from_score(cls:Grid,
     ppb,s = positions_per_beat,score.notes
     src = grid_bars(score)
     bars = columns(GRID_BAR, numerator=src['numerator'], denominator=src['denominator'], tempo=_tempo_bins(score, src))
-    prog,inst = program_instances(score.tracks, np.unique(s['track']))
-    bar,pos = place_onsets(s, src, bar_positions(bars, ppb), score.tpq, ppb)
-    length = np.clip((2*s['duration'].astype(np.int64)*ppb+score.tpq)//(2*score.tpq), 1, 64*ppb)
     track = s['track'].astype(int)
-    notes = columns(GRID_NOTE, bar=bar, program=prog[track], instance=np.minimum(inst[track], MAX_INSTANCES-1), position=pos,
-        length=np.where(prog[track]==DRUMS, 0, length), pitch=s['pitch'], velocity=s['velocity']//4)
-    report = dict(notes=len(s), crowded=int((inst[track]>=MAX_INSTANCES).sum()))
+    n = np.bincount(track, minlength=len(score.tracks))
+    prog,inst = program_instances(score.tracks, np.flatnonzero(n))
+    bar,pos = place_onsets(s, src, bar_positions(bars, ppb), score.tpq, ppb)
+    length = np.clip((2*ppb*s['duration'].astype(np.int64)+score.tpq)//(2*score.tpq), 1, 64*ppb)
+    notes = columns(GRID_NOTE, bar=bar, program=prog.take(track), instance=np.minimum(inst, MAX_INSTANCES-1).take(track), position=pos,
+        length=np.where((prog==DRUMS).take(track), 0, length), pitch=s['pitch'], velocity=s['velocity']>>2)
+    report = dict(notes=len(s), crowded=int(n[inst>=MAX_INSTANCES].sum()))
     notes = tidy(notes, bars, ppb, report, legato)
-    n = int(notes['bar'].max(initial=0))+1
+    n = n_bars(score, src, notes['bar'])
     return cls(ppb, bars[:n], notes, src[:n], report)
+
+# %% ../../nbs/music/03_grid.ipynb #0bf341e2
+def grid_remark(
+    report: dict # Of a `Grid`, or the sum of several
+) -> str:
+    "What quantising did to notes, as a sentence"
+    merged,cut,crowded = (report[o] for o in ('merged','cut','crowded'))
+    return f'grid: {merged:,} notes merged with a twin, {cut:,} cut at a re-strike, {crowded:,} beyond {MAX_INSTANCES} players of one program'
 
 # %% ../../nbs/music/03_grid.ipynb #45f05879
 @patch
-def score(self:Grid) -> Score:
-    "The quantised score: `TICKS` ticks a position, instruments in canonical order; it ends with the bar of the last onset"
+def score(self:Grid,
+    rests: bool = False # Do bars of rest after the last onset belong to it?
+) -> Score:
+    "The quantised score: `TICKS` ticks a position, instruments in canonical order"
     n,ppb,ticks = self.notes,self.positions_per_beat,bar_ticks(self.bars, self.positions_per_beat)
     start = np.append(0, np.cumsum(ticks))
     dur = np.where(n['length']==0, np.where(n['program']==DRUMS, TICKS, until_next_onset(n, self.bars, ppb)), TICKS*n['length'].astype(int))
     who = instrument_order(n['program'], n['instance'])
     plays = np.bincount(who)>0
-    notes = columns(NOTE, onset=start[n['bar']]+TICKS*n['position'], duration=dur, pitch=n['pitch'], velocity=4*n['velocity']+2, track=(np.cumsum(plays)-1)[who])
+    notes = columns(NOTE, onset=start[n['bar']]+TICKS*n['position'], duration=dur, pitch=n['pitch'], velocity=4*n['velocity']+2,
+        track=(np.cumsum(plays)-1)[who])
     tracks = [Track(0 if r==0 else r-1, r==0) for r in (np.flatnonzero(plays)//MAX_INSTANCES).tolist()]
-    b = self.bars[:int(n['bar'].max(initial=0))+1]
+    end = int(n['bar'].max(initial=0))+1
+    b = self.bars if rests else self.bars[:end]
     return Score(TICKS*ppb, notes, tracks, columns(TEMPO, onset=start[:len(b)], bpm=TEMPOS[b['tempo']]),
-        columns(METER, onset=start[:len(b)], numerator=b['numerator'], denominator=b['denominator']))
+        columns(METER, onset=start[:len(b)], numerator=b['numerator'], denominator=b['denominator']), length=int(start[len(b)])*(len(b)>end))
 
+# %% ../../nbs/music/03_grid.ipynb #2f6ccdfd
 @patch
 def quantized(self:Score,
     positions_per_beat: int = 24 # Grid positions a quarter note
 ) -> Score:
     "The same music on the grid, in canonical form"
-    return Grid.from_score(self, positions_per_beat).score()
+    return Grid.from_score(self, positions_per_beat).score(rests=True)
 
 # %% ../../nbs/music/03_grid.ipynb #c7d6811b
 def read_beats(
     path # Text file
 ) -> np.ndarray: # Seconds and number in the bar, shape (n, 2)
     "A list of beats; `ValueError` says what is wrong with it"
-    try: b = np.loadtxt(path, ndmin=2)
+    try: b = np.loadtxt(path, ndmin=2, encoding='utf-8-sig')
     except ValueError as e: raise ValueError(f'{path}: is no list of beats, with a second and a number in each line ({e})') from e
-    good = b.shape[1:]==(2,) and len(b)>1 and np.isfinite(b).all() and (np.diff(b[:, 0])>=.05).all() and ((1<=b[:, 1]) & (b[:, 1]<=MAX_NUMERATOR)).all()
-    if not good: raise ValueError(f'{path}: is no list of beats; each line needs a second, at least 0.05 after the one before, and a number from 1 to {MAX_NUMERATOR}')
+    good = b.shape[1:]==(2,) and len(b)>1 and np.isfinite(b).all() and (np.diff(b[:, 0])>=.05).all()
+    if not good or not ((1<=b[:, 1]) & (b[:, 1]<=MAX_NUMERATOR)).all():
+        raise ValueError(f'{path}: is no list of beats; each line needs a second, at least 0.05 after the one before, '
+            f'and a number from 1 to {MAX_NUMERATOR}')
     return b
 
+# %% ../../nbs/music/03_grid.ipynb #1914e416
 def aligned(
     score: Score,
     beats: np.ndarray # Seconds and number in the bar, shape (n, 2)
@@ -345,13 +401,15 @@ def _images(score, ppb):
     prog,inst = program_instances(score.tracks, np.unique(s['track']))
     bar,pos = place_onsets(s, src, bar_positions(bars, ppb), score.tpq, ppb)
     track = s['track'].astype(int)
-    n = columns(GRID_NOTE, bar=bar, program=prog[track], instance=np.minimum(inst[track], MAX_INSTANCES-1), position=pos, pitch=s['pitch'], velocity=s['velocity'])
+    n = columns(GRID_NOTE, bar=bar, program=prog[track], instance=np.minimum(inst[track], MAX_INSTANCES-1), position=pos,
+        pitch=s['pitch'], velocity=s['velocity'])
     key,o = _key(g.notes),np.argsort(_key(g.notes))
     return g,src,n,o[np.searchsorted(key[o], _key(n))]
 
 # %% ../../nbs/music/03_grid.ipynb #61a80698
 LOSS = np.dtype([('onset','f8'), ('length','f8'), ('velocity','i2'), ('merged','?')])
 
+# %% ../../nbs/music/03_grid.ipynb #c6a6ca98
 @patch
 def losses(self:Score,
     positions_per_beat: int = 24 # Grid positions a quarter note
@@ -366,4 +424,5 @@ def losses(self:Score,
     merged = np.append(False, at[longest][1:]==at[longest][:-1])[np.argsort(longest)]
     secs = lambda start,ticks: self.seconds(start+ticks)-self.seconds(start)
     length = np.where(n['program']==DRUMS, 0, secs(onset, dur)-secs(s['onset'], s['duration']))
-    return columns(LOSS, onset=self.seconds(onset)-self.seconds(s['onset']), length=length, velocity=4*g.notes['velocity'][at].astype(int)+2-s['velocity'].astype(int), merged=merged)
+    velocity = 4*g.notes['velocity'][at].astype(int)+2-s['velocity'].astype(int)
+    return columns(LOSS, onset=self.seconds(onset)-self.seconds(s['onset']), length=length, velocity=velocity, merged=merged)

@@ -10,16 +10,10 @@ import json, os, shutil, socket, subprocess, time
 from pathlib import Path
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
+from ..tokens.vocabulary import read_json
+from .log import *
 
 # %% ../../nbs/training/05_monitor.ipynb #d4dd078d
-def _rows(path):
-    "Rows of a log; the last may still be being written"
-    res = []
-    for line in path.read_text().splitlines():
-        try: res.append(json.loads(line))
-        except ValueError: break
-    return res
-
 def _alive(info):
     "Is the process there? None if it ran on another machine"
     if info['host']!=socket.gethostname(): return None
@@ -31,10 +25,23 @@ def _alive(info):
 def _card():
     "Use and memory of the first graphics card in percent, or nothing"
     if not shutil.which('nvidia-smi'): return {}
-    out = subprocess.run(['nvidia-smi', '--query-gpu=utilization.gpu,memory.used,memory.total', '--format=csv,noheader,nounits'], capture_output=True, text=True)
+    ask = ['nvidia-smi', '--query-gpu=utilization.gpu,memory.used,memory.total', '--format=csv,noheader,nounits']
+    out = subprocess.run(ask, capture_output=True, text=True)
     try: use,used,total = map(float, out.stdout.splitlines()[0].split(','))
     except (IndexError, ValueError): return {}
     return dict(gpu_percent=use, gpu_memory_percent=round(100*used/total))
+
+# %% ../../nbs/training/05_monitor.ipynb #8adc93f2
+def _state(info, left):
+    "Of a run with so many steps left"
+    if not left: return 'done'
+    alive = _alive(info)
+    return f"on {info['host']}" if alive is None else 'running' if alive else 'stopped'
+
+def _pace(rows, last):
+    "Seconds a step, all in all; 0 if that is not known yet"
+    if 'seconds' not in rows[0]: return 0
+    return (last['seconds']-rows[0]['seconds'])/max(1, last['step']-rows[0]['step'])
 
 # %% ../../nbs/training/05_monitor.ipynb #a66672d0
 def status(
@@ -44,17 +51,26 @@ def status(
     "How a run is doing"
     run = Path(run)
     if not (run/'run.json').is_file(): raise ValueError(f'{run}: is no run of meloformer train (no run.json)')
-    info,rows = json.loads((run/'run.json').read_text()),_rows(run/'log.jsonl') if (run/'log.jsonl').exists() else []
-    losses,vals = [(o['step'], o['loss']) for o in rows if 'loss' in o],[(o['step'], o['val_bits']) for o in rows if 'val_bits' in o]
-    last = next((o for o in reversed(rows) if 'loss' in o), dict(step=0, seconds=0.))
-    speed = [o['tokens_per_second'] for o in rows if 'loss' in o][-5:]
+    try: return _told(run, read_json(run/'run.json'), read_rows(run/'log.jsonl'), price)
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as e:
+        raise ValueError(f'{run}: run.json or log.jsonl is damaged ({type(e).__name__}: {e}); a run that goes on writes them anew') from e
+
+def _told(run, info, rows, price):
+    "What the two files of a run tell"
+    learned = [o for o in rows if 'loss' in o]
+    last = learned[-1] if learned else dict(step=0, seconds=0.)
+    speed = sorted(o['tokens_per_second'] for o in learned[-5:])
     left = info['steps']-last['step']
-    alive = _alive(info)
-    state = 'done' if not left else 'running' if alive else 'stopped' if alive is False else f"on {info['host']}"
-    pace = (last['seconds']-rows[0]['seconds'])/max(1, last['step']-rows[0]['step']) if len(losses)>1 and 'seconds' in rows[0] else 0
-    res = dict(run=str(run), state=state, what=info['what'], step=last['step'], steps=info['steps'], phase=last.get('phase', 1), phases=len(info['phases']), losses=losses, validation=vals,
-        tokens_per_second=round(sorted(speed)[len(speed)//2]) if speed else 0, waits_percent=round(100*last.get('wait', 0), 1), memory_gb=round(last.get('gb', 0), 2), skipped=last.get('skipped', 0),
-        seconds=round(last['seconds']), seconds_left=round(left*pace), cost=round(last['seconds']/3600*price, 2), cost_left=round(left*pace/3600*price, 2))
+    state = _state(info, left)
+    to_go = left*_pace(rows, last) if len(learned)>1 else 0
+    res = dict(run=str(run), state=state, what=info['what'], step=last['step'], steps=info['steps'],
+        phase=last.get('phase', 1), phases=len(info['phases']),
+        losses=[(o['step'], o['loss']) for o in learned],
+        validation=[(o['step'], o['val_bits']) for o in rows if 'val_bits' in o], validated=info.get('val_pieces', 1)>0,
+        tokens_per_second=round(speed[len(speed)//2]) if speed else 0,
+        waits_percent=round(100*last.get('wait', 0), 1), memory_gb=round(last.get('gb', 0), 6), skipped=last.get('skipped', 0),
+        seconds=round(last['seconds']), seconds_left=round(to_go),
+        cost=round(last['seconds']/3600*price, 2), cost_left=round(to_go/3600*price, 2))
     return res | (_card() if state=='running' else {})
 
 # %% ../../nbs/training/05_monitor.ipynb #c0bd06ef
@@ -71,22 +87,30 @@ def in_a_line(
     s: dict # A `status`
 ) -> str:
     "The most important of it"
-    bits = f", {s['validation'][-1][1]:.2f} bits a note" if s['validation'] else ''
+    bits = f", {s['validation'][-1][1]:.2f} bits a note" if s['validation'] else '' if s['validated'] else ', no validation'
     loss = f", loss {s['losses'][-1][1]:.3f}" if s['losses'] else ''
     cost = f", cost {s['cost']:.2f}" if s['cost'] else ''
-    return f"{s['run']}: {s['state']}, step {s['step']}/{s['steps']} ({s['step']/s['steps']:.0%}), phase {s['phase']}/{s['phases']}{loss}{bits}, {s['tokens_per_second']:,} tokens/s, {tqdm.format_interval(s['seconds_left'])} to go{cost}"
+    step = f"step {s['step']}/{s['steps']} ({s['step']/s['steps']:.0%}), phase {s['phase']}/{s['phases']}"
+    to_go = f"{s['tokens_per_second']:,} tokens/s, {tqdm.format_interval(s['seconds_left'])} to go{cost}"
+    return f"{s['run']}: {s['state']}, {step}{loss}{bits}, {to_go}"
 
+# %% ../../nbs/training/05_monitor.ipynb #6082031b
 def in_full(
     s: dict, # A `status`
     width: int = 60 # Characters
 ) -> str:
     "All of it, with curves"
-    done = round(width*s['step']/s['steps'])
-    res = [f"{s['run']}  {s['state']}", s['what'], '', '█'*done+'░'*(width-done)+f"  {s['step']}/{s['steps']}", f"phase {s['phase']} of {s['phases']}, {tqdm.format_interval(s['seconds'])} so far, {tqdm.format_interval(s['seconds_left'])} to go" +
-        (f", cost {s['cost']:.2f} so far, {s['cost_left']:.2f} to go" if s['cost'] or s['cost_left'] else ''), '']
+    done,clock = round(width*s['step']/s['steps']),tqdm.format_interval
+    cost = f", cost {s['cost']:.2f} so far, {s['cost_left']:.2f} to go" if s['cost'] or s['cost_left'] else ''
+    res = [f"{s['run']}  {s['state']}", s['what'], '', '█'*done+'░'*(width-done)+f"  {s['step']}/{s['steps']}",
+        f"phase {s['phase']} of {s['phases']}, {clock(s['seconds'])} so far, {clock(s['seconds_left'])} to go{cost}", '']
     for name,unit,v in (('loss', 'nats a token', s['losses']), ('validation', 'bits a note', s['validation'])):
-        if v: res += [f"{name}: {v[-1][1]:.3f} {unit}, from {v[0][1]:.3f}; least {min(o for _,o in v):.3f}", _spark([o for _,o in v], width), '']
-    res.append(f"{s['tokens_per_second']:,} tokens/s, {s['memory_gb']} GB at the peak; {s['waits_percent']} % of the time waits for data; {s['skipped']} steps skipped")
+        if not v: continue
+        values = [o for _,o in v]
+        res += [f'{name}: {values[-1]:.3f} {unit}, from {values[0]:.3f}; least {min(values):.3f}', _spark(values, width), '']
+    if not s['validated']: res += [NO_VALIDATION, '']
+    res.append(f"{s['tokens_per_second']:,} tokens/s, {size_text(1e9*s['memory_gb'])} at the peak; "
+               f"{s['waits_percent']} % of the time waits for data; {s['skipped']} steps skipped")
     if 'gpu_percent' in s: res.append(f"graphics card: {s['gpu_percent']:.0f} % busy, {s['gpu_memory_percent']} % of its memory")
     return '\n'.join(res)
 

@@ -8,7 +8,7 @@ __all__ = ['FROM', 'Phase', 'seed_phases', 'windows_at', 'steps_for', 'fit_phase
            'take_weights', 'Trainer', 'Tracer', 'train']
 
 # %% ../../nbs/training/04_train.ipynb #4da93ccb
-import json, math, os, re, resource, signal, socket, subprocess, sys, threading, time
+import json, math, os, re, resource, signal, socket, subprocess, sys, tempfile, threading, time
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from ..tokens.hid import *
-from ..tokens.hid import PITCH
+from ..tokens.vocabulary import PITCH, check_kinds, read_json
 from ..data.corpus import *
 from ..tokens.infill import *
 from ..data.packing import *
@@ -30,22 +30,25 @@ from .ranks import *
 from ..net.checkpoint import *
 from .config import *
 from .log import *
-from ..writing.constraints import Ask
+from ..writing.constraints import TokenRequest
 from ..writing.generate import compose
 
 # %% ../../nbs/training/04_train.ipynb #5f4df975
 @dataclass(frozen=True)
 class Phase:
     "A stretch of training"
-    until: int      # Last step of the phase, counted from 1; None for the end of the run
+    until: int|None # Last step of the phase, counted from 1; None for the end of the run
     batch_size: int # Windows in a micro-batch, on each rank
     workers: int    # Loader processes, on each rank
     micro_batches: int = 1 # Of a step, on each rank
     max_seq_len: int = None # Places in a window (None: those of the run)
 
     @property
-    def windows(self): return self.batch_size*self.micro_batches # of a step, on each rank
+    def windows(self):
+        "Of a step, on each rank"
+        return self.batch_size*self.micro_batches
 
+# %% ../../nbs/training/04_train.ipynb #89f2f720
 def seed_phases(
     batch_size: int,
     workers: int,
@@ -56,6 +59,7 @@ def seed_phases(
     n = lambda b: -(-windows//b) if windows else micro_batches
     return [Phase(10, 1, 0, n(1)), Phase(100, 1, workers, n(1)), Phase(None, batch_size, workers, n(batch_size))]
 
+# %% ../../nbs/training/04_train.ipynb #a76661ab
 def windows_at(phases, step, world=1):
     "Windows read by all ranks by the end of `step` steps"
     done = total = 0
@@ -64,6 +68,7 @@ def windows_at(phases, step, world=1):
         total,done = total+n*p.windows*world,done+n
     return total
 
+# %% ../../nbs/training/04_train.ipynb #c47bd69d
 def steps_for(phases, windows, world=1):
     "The number of steps that read `windows` windows or just more"
     done = 0
@@ -80,13 +85,16 @@ def fit_phases(
     cores: int = None # Processor cores (default: of this machine)
 ) -> tuple: # The `Phase`s to run, and what was changed, in words
     "The table for a short run or a small machine"
-    cores,said,res = cores or os.cpu_count() or 1,[],[]
+    cores = cores or os.cpu_count() or 1
+    said,res = [],[]
     most = max(0, min(max(p.workers for p in phases), cores-1))
     if most < max(p.workers for p in phases): said.append(f'{most} workers, as there are {cores} cores')
     last = phases[-2].until if len(phases)>1 else 0
     shrink = min(1, steps/10/last) if last else 1
-    if shrink < 1: said.append(f'first phases shortened, as the run has {steps} steps')
-    for p in phases: res.append(replace(p, until=p.until and max(len(res)+1, round(p.until*shrink)), workers=min(p.workers, most)))
+    if shrink < 1: said.append('first phases shortened, as the run is short')
+    for p in phases:
+        until = p.until and max(len(res)+1, round(p.until*shrink))
+        res.append(replace(p, until=until, workers=min(p.workers, most)))
     return res,said
 
 # %% ../../nbs/training/04_train.ipynb #60c9c933
@@ -112,11 +120,16 @@ def read_phases(
     "The table of a file"
     path = Path(path)
     wrong = lambda why: ValueError(f'{path}: holds no phases ({why}); let meloformer profile --phases {path} write it')
-    try: res = [Phase(**p) for p in json.loads(path.read_text())['phases']]
-    except (OSError, ValueError, TypeError, KeyError) as e: raise wrong(e) from e
+    try:
+        rows = read_json(path)['phases']
+        for p in rows: check_kinds(Phase, p)
+        res = [Phase(**p) for p in rows]
+    except (OSError, ValueError, TypeError, LookupError) as e: raise wrong(e) from e
     ends = [p.until for p in res]
-    if not res or ends[-1] is not None or None in ends[:-1] or sorted(set(ends[:-1]))!=ends[:-1]: raise wrong('each ends after the one before, the last never')
-    if any(p.batch_size<1 or p.micro_batches<1 or p.workers<0 for p in res): raise wrong('batches are of one window or more, workers not negative')
+    if not res or ends[-1] is not None or not all(type(o) is int for o in ends[:-1]) or sorted(set(ends[:-1]))!=ends[:-1]:
+        raise wrong('each ends after the one before, the last never')
+    if any(p.batch_size<1 or p.micro_batches<1 or p.workers<0 for p in res):
+        raise wrong('batches are of one window or more, workers not negative')
     return res
 
 # %% ../../nbs/training/04_train.ipynb #92f2bb2b
@@ -126,8 +139,16 @@ class Batch(NamedTuple):
     labels: Tensor # Successors, shape (B, T), `IGNORE` where there is nothing to tell
     ids: Ids       # Of shape (B, S+T)
     plan: Plan     # What `model.plan(ids)` gives
-    def to(self, device): return Batch(*(o.to(device, non_blocking=True) for o in self))
+    def to(self, device):
+        "The same on a device; what a plan shares with the batch is copied once, and a card reads it from pinned memory while the processor goes on"
+        card,done = torch.device(device).type == 'cuda',{}
+        if card: no_dense_fallback()
+        def send(x):
+            if id(x) not in done: done[id(x)] = (x.pin_memory() if card and not x.is_cuda else x).to(device, non_blocking=True)
+            return done[id(x)]
+        return Batch(*(send(o) if isinstance(o, Tensor) else o.apply(send) for o in self))
 
+# %% ../../nbs/training/04_train.ipynb #627bc527
 def batcher(
     model: MeloFormer,
     window: Window,
@@ -145,25 +166,32 @@ def batcher(
 def micro_loss(model, batch, ranks):
     "Loss of each label of one micro-batch, in nats, shape (B*T,); 0 where there is none"
     b = batch.to(ranks.device)
-    with torch.autocast(ranks.device.type, torch.bfloat16, enabled=ranks.bf16): logits = model(b.tokens, b.ids, b.plan)
+    with torch.autocast(ranks.device.type, torch.bfloat16, enabled=ranks.bf16):
+        logits = model(b.tokens, b.ids, b.plan)
     return losses(logits, b.labels)
 
-def train_step(model, optimizer, batches, ranks, most_norm=1., spike=math.inf):
-    "One optimizer step over micro-batches; (nats a token, tokens, gradient norm), and whether it was taken: all finite, the norm up to `spike`"
+# %% ../../nbs/training/04_train.ipynb #76351481
+def train_step(model, optimizer, batches, ranks, most_norm=1., spike=math.inf, stop=lambda: False):
+    """One optimizer step over micro-batches; (nats a token, tokens, gradient norm), and whether it was taken
+
+    It is if all is finite and the norm is no larger than `spike`. `Stopped` if asked to stop between micro-batches: then nothing has changed."""
     tokens, = ranks.all_reduce(sum(int((b.labels!=IGNORE).sum()) for b in batches))
     total = 0.
     for i,b in enumerate(batches):
+        if i and stop():
+            optimizer.zero_grad(set_to_none=True)
+            raise Stopped
         with no_sync(model, i<len(batches)-1):
             loss = micro_loss(model, b, ranks).sum()
             (loss/tokens*ranks.world).backward()
         total += loss.detach()
-    loss = ranks.all_reduce(float(total))[0]/tokens
-    norm = clip(model, most_norm)
+    loss,norm = ranks.all_reduce(total/tokens, clip(model, most_norm)/ranks.world) # the one place where a card is waited for
     good = math.isfinite(loss) and math.isfinite(norm) and norm<=spike
     if good: optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss,int(tokens),norm,good
 
+# %% ../../nbs/training/04_train.ipynb #faff9044
 def spike_norm(
     norms: list, # Gradient norms of the steps before
     factor: float = 10., # Of their median
@@ -179,11 +207,12 @@ def place_in_piece(
     ids: Ids # Of shape (B, S+T)
 ) -> Tensor: # Of shape (B, T)
     "Tokens of its piece before each token"
-    doc = ids.document[:, ids.n_summaries:]
-    at = torch.arange(doc.shape[1]).expand(doc.shape)
+    doc = ids.document[:, ids.n_slots:]
+    at = torch.arange(doc.shape[1], device=doc.device).expand(doc.shape)
     first = torch.cat([torch.ones_like(doc[:, :1], dtype=torch.bool), doc[:, 1:]!=doc[:, :-1]], 1)
     return at-torch.where(first, at, 0).cummax(1).values
 
+# %% ../../nbs/training/04_train.ipynb #5111e086
 def _silent(batch): return batch._replace(labels=torch.full_like(batch.labels, IGNORE))
 
 @torch.no_grad()
@@ -191,16 +220,19 @@ def validate(
     model,
     packs: Packs,  # Validation windows, not shuffled
     ranks: Ranks,
-    limit: int = None # At most so many windows
+    limit: int = None, # At most so many windows
+    stop=lambda: False # Asked before each window: is it to end with `Stopped`?
 ) -> dict: # `nats` a token, `bits` a note, `bits_from` a place in the piece on, `tokens`, `notes`
     "Loss on the validation split"
     model = getattr(model, 'module', model) # no gradients to average
     model.eval()
-    kind,stop = torch.from_numpy(packs.corpus.hid.kind),min(len(packs), limit or len(packs))
-    sums,tokens = torch.zeros(2, len(FROM), dtype=torch.float64),0
+    kind = torch.from_numpy(packs.corpus.hid.kind)
+    end = min(len(packs), limit or len(packs))
+    sums,tokens = torch.zeros(2, len(FROM), dtype=torch.float64, device='cpu'),0
     make = batcher(model, packs.window, ranks.device)
-    batches = reader(packs, 0, 1, rank=ranks.rank, world=ranks.world, stop=stop, make=make)
-    for _ in range(-(-stop//ranks.world)): # as often on every rank: the slices of a sharded model move in step
+    batches = reader(packs, 0, 1, rank=ranks.rank, world=ranks.world, stop=end, make=make)
+    for _ in range(-(-end//ranks.world)): # as often on every rank: the slices of a sharded model move in step
+        if stop(): raise Stopped
         b = next(batches, None) or _silent(make([packs[0]]))
         ok,labels = (b.labels!=IGNORE).flatten(),b.labels.flatten().clamp(min=0)
         at = torch.bucketize(place_in_piece(b.ids).flatten(), torch.from_numpy(FROM), right=True)-1
@@ -211,7 +243,8 @@ def validate(
     *sums,tokens = ranks.all_reduce(*sums.flatten().tolist(), tokens)
     loss,notes = np.array(sums).reshape(2, -1)
     bits = {int(f): float(l/math.log(2)/n) for f,l,n in zip(FROM, loss, notes) if n}
-    return dict(nats=float(loss.sum()/max(1, tokens)), bits=float(loss.sum()/math.log(2)/max(1, notes.sum())), bits_from=bits, tokens=int(tokens), notes=int(notes.sum()))
+    return dict(nats=float(loss.sum()/max(1, tokens)), bits=float(loss.sum()/math.log(2)/max(1, notes.sum())),
+                bits_from=bits, tokens=int(tokens), notes=int(notes.sum()))
 
 # %% ../../nbs/training/04_train.ipynb #adc255df
 def count_words(
@@ -230,6 +263,7 @@ def count_words(
     uni /= uni.sum()
     return uni,(bi+100*uni)/(bi.sum(1, keepdims=True)+100)
 
+# %% ../../nbs/training/04_train.ipynb #ac0acec4
 def baselines(
     train: Corpus,
     packs: Packs,  # Validation windows
@@ -256,11 +290,16 @@ def take_weights(
     "Give a model the weights of another one of its size; `ValueError` where size or encoding differ"
     found = find_checkpoint(None if path=='pretrained' else path)
     other,theirs = MeloFormer.load(found),HID.load(found)
-    if theirs.positions_per_beat != hid.positions_per_beat or len(theirs) != len(hid):
-        raise ValueError(f'--init_from {found}: knows {theirs.positions_per_beat} positions a beat, the corpus has {hid.positions_per_beat}; prepare it with --positions_per_beat {theirs.positions_per_beat}')
-    shape = lambda m: {k: v.shape for k,v in m.state_dict().items()}
-    if shape(other) != shape(model): raise ValueError(f'--init_from {found}: is of another size than --model_size says')
-    load_weights(model, other.state_dict())
+    ppb = theirs.positions_per_beat
+    if ppb != hid.positions_per_beat or len(theirs) != len(hid):
+        raise ValueError(f'--init_from {found}: knows {ppb} positions a beat, the corpus has {hid.positions_per_beat}; '
+                         f'prepare it with --positions_per_beat {ppb}')
+    old,new = other.state_dict(),model.state_dict()
+    fresh = {k: v for k,v in new.items() if k.startswith(('encoder.','latent.','carry.'))} if not other.cfg.latent_width else {} # it learns to listen now
+    if other.cfg.latent_width and not model.cfg.latent_width: raise ValueError(f'--init_from {found}: listens to plans of bars; give --plans, too')
+    if {k: v.shape for k,v in (old|fresh).items()} != {k: v.shape for k,v in new.items()}:
+        raise ValueError(f'--init_from {found}: is of another size than --model_size says')
+    load_weights(model, old|fresh)
 
 # %% ../../nbs/training/04_train.ipynb #5e388c73
 class Trainer:
@@ -272,10 +311,14 @@ class Trainer:
         self.packs_of = {None: self._packs(self.window), a.long_seq_len: self._packs(longest)}
         self.packs = self.packs_of[None]
         self.val = Packs(val, longest, shuffle=False) if len(val) else None
-        self.tasks = {k: Packs(val, self.window, shuffle=False, infill_prob=1., task=k) for k in TASKS} if len(val) and a.infill_prob else {}
+        self.planned = Packs(val, longest, shuffle=False, plans=1.) if len(val) and a.plans else None
+        answers = len(val) and a.infill_prob
+        self.tasks = {k: Packs(val, self.window, shuffle=False, infill_prob=1., task=k) for k in TASKS} if answers else {}
         self._plan()
         torch.manual_seed(a.seed)
-        self.raw = MeloFormer(config(a.model_size, vocab_size=len(self.corpus.hid), mask=a.mask, two_pass=a.two_pass, dropout=a.dropout, checkpointing=a.checkpointing, attributes=a.attributes>0)).to(ranks.device)
+        own = config(a.model_size, vocab_size=len(self.corpus.hid), mask=a.mask, two_pass=a.two_pass, dropout=a.dropout,
+                     checkpointing=a.checkpointing, attributes=a.attributes>0, latent_width=LATENT_WIDTH if a.plans else 0)
+        self.raw = MeloFormer(own).to(ranks.device)
         if a.init_from and not checkpoints(self.folder): take_weights(self.raw, self.corpus.hid, a.init_from)
         self.model = ranks.wrap(self.raw, a.shard)
         self.optimizer = make_optimizer(self.raw, 0., a.weight_decay, a.optimizer)
@@ -284,65 +327,106 @@ class Trainer:
         self._resume()
         self.log = Log(self.folder, self.state['step'], ranks.is_main, a.tracker, vars(a))
 
-    def _packs(self, window):
-        a = self.a
-        return Packs(self.corpus, window, a.seed, a.transpose, a.track_dropout, a.infill_prob, a.attributes, sparse=a.sparse, set_power=a.set_power)
+# %% ../../nbs/training/04_train.ipynb #c050ae20
+@patch
+def _packs(self:Trainer, window):
+    a = self.a
+    return Packs(self.corpus, window, a.seed, a.transpose, a.track_dropout, a.infill_prob, a.attributes,
+                 sparse=a.sparse, plans=a.plans, set_power=a.set_power)
 
-    def _plan(self):
-        "Phases and steps"
-        a,world = self.a,self.ranks.world
-        windows = -(-a.tokens_per_step//(world*self.window.tokens)) or None
-        asked = seed_phases(a.batch_size, a.num_workers, a.gradient_accumulation_steps, windows)
-        if a.phases: asked = read_phases(self._tuned(asked[-1]) if a.phases=='auto' else a.phases)
-        if a.at_once: asked = asked[-1:]
-        self.steps = a.steps or steps_for(fit_phases(asked, 1<<30)[0], a.epochs*len(self.packs), world)
-        self.phases,self.said = fit_phases(asked, self.steps)
-        if not a.steps: self.steps = steps_for(self.phases, a.epochs*len(self.packs), world)
-        if a.long_seq_len: self.phases = lengthen(self.phases, self.steps, Window(a.long_seq_len).tokens/self.window.tokens, a.long_seq_len, a.long_share)
+# %% ../../nbs/training/04_train.ipynb #aea31de1
+@patch
+def _plan(self:Trainer):
+    "Phases and steps"
+    a,world = self.a,self.ranks.world
+    windows = -(-a.tokens_per_step//(world*self.window.tokens)) or None
+    asked = seed_phases(a.batch_size, a.num_workers, a.gradient_accumulation_steps, windows)
+    if a.phases: asked = read_phases(self._tuned(asked[-1]) if a.phases=='auto' else a.phases)
+    if a.at_once: asked = asked[-1:]
+    self.steps = a.steps or steps_for(fit_phases(asked, 1<<30)[0], a.epochs*len(self.packs), world)
+    self.phases,self.said = fit_phases(asked, self.steps)
+    if not a.steps: self.steps = steps_for(self.phases, a.epochs*len(self.packs), world)
+    if a.long_seq_len:
+        ratio = Window(a.long_seq_len).tokens/self.window.tokens
+        self.phases = lengthen(self.phases, self.steps, ratio, a.long_seq_len, a.long_share)
 
-    def _tuned(self, full):
-        "The file with this machine's phases in the run's folder; measured once, so that a run that goes on has the same"
-        a,f = self.a,self.folder/'phases.json'
-        if self.ranks.is_main and not f.exists():
-            flags = dict(phases=f, model_size=a.model_size, length=a.max_seq_len, batch_size=full.batch_size, gradient_accumulation_steps=full.micro_batches, optimizer=a.optimizer, mask=a.mask, device=self.ranks.device.type, precision='bf16' if self.ranks.bf16 else 'fp32')
-            args = [o for k,v in flags.items() for o in (f'--{k}', str(v))]+[f'--{k}' for k in ('checkpointing','two_pass') if getattr(a, k)]
-            if subprocess.run([sys.executable, '-m', 'meloformer.apps.cli', 'profile', *args]).returncode: raise ValueError('the phases could not be measured (see above); leave --phases out')
-        self.ranks.barrier()
-        return f
+# %% ../../nbs/training/04_train.ipynb #f91df528
+@patch
+def _tuned(self:Trainer, full):
+    "The file with this machine's phases in the run's folder; measured once, so that a run that goes on has the same"
+    a,f = self.a,self.folder/'phases.json'
+    if self.ranks.is_main and not f.exists():
+        flags = dict(phases=f, model_size=a.model_size, length=a.max_seq_len, batch_size=full.batch_size,
+                     gradient_accumulation_steps=full.micro_batches, optimizer=a.optimizer, mask=a.mask,
+                     device=self.ranks.device.type, precision='bf16' if self.ranks.bf16 else 'fp32')
+        args = [o for k,v in flags.items() for o in (f'--{k}', str(v))]
+        args += [f'--{k}' for k in ('checkpointing','two_pass') if getattr(a, k)]
+        if subprocess.run([sys.executable, '-m', 'meloformer.apps.cli', 'profile', *args]).returncode:
+            raise ValueError('the phases could not be measured (see above); leave --phases out')
+    self.ranks.barrier()
+    return f
 
 # %% ../../nbs/training/04_train.ipynb #0b7ecbd4
 @patch
 def _must(self:Trainer):
     "What must be the same when a run goes on"
     a = self.a
-    return dict(model=str(self.raw.cfg), window=str(self.window), seed=a.seed, transpose=a.transpose, track_dropout=a.track_dropout, infill_prob=a.infill_prob, attributes=a.attributes, optimizer_kind=a.optimizer, ema=a.ema,
-        sparse=a.sparse, set_power=a.set_power, long_seq_len=a.long_seq_len)
+    return dict(model=str(self.raw.cfg), window=str(self.window), seed=a.seed, transpose=a.transpose,
+                track_dropout=a.track_dropout, infill_prob=a.infill_prob, attributes=a.attributes,
+                optimizer_kind=a.optimizer, ema=a.ema, sparse=a.sparse, set_power=a.set_power, long_seq_len=a.long_seq_len)
+
+# %% ../../nbs/training/04_train.ipynb #c050ae21
+def _fields(text):
+    "The fields of a configuration that was written as text; a size goes by its name"
+    res = dict(re.findall(r'(\w+)=([^,)]+)', str(text)))
+    for name,o in SIZES.items():
+        own = {k: str(getattr(o, k)) for k in ('width','layers','heads','kv_heads')}
+        if own.items() <= res.items(): return dict(model_size=name) | {k: v for k,v in res.items() if k not in own}
+    return res
 
 def _difference(name, was, now):
     "Which field of two configurations differs, in words"
-    both = [dict(re.findall(r'(\w+)=([^,)]+)', str(o))) for o in (was, now)]
-    each = [(k, both[0].get(k, 'unset'), both[1].get(k, 'unset')) for k in both[0]|both[1] if both[0].get(k)!=both[1].get(k)] or [(name, was, now)]
+    a,b = _fields(was),_fields(now)
+    each = [(k, a.get(k, 'unset'), b.get(k, 'unset')) for k in a|b if a.get(k)!=b.get(k)] or [(name, was, now)]
     return ', '.join(f'{k} = {a}, now it is {b}' for k,a,b in each)
+
+# %% ../../nbs/training/04_train.ipynb #b5a9e34b
+@patch
+def _check_same(self:Trainer, s):
+    "Complain of a checkpoint that is of another run; it takes what older versions did not know"
+    a,now = self.a,self.corpus.fingerprint
+    if s['data']!=now and a.new_data: s |= dict(data=now, cursor=0, long_cursor=0)
+    if s['data']!=now:
+        raise ValueError(f'{a.out}: was trained on other data than {a.data} holds now; give --new_data if that is meant, or another --out')
+    for k,v in self._must().items():
+        if s.setdefault(k, v)!=v:
+            raise ValueError(f'{a.out}: was trained with {_difference(k, s[k], v)}; give another --out, or the same settings')
+
+# %% ../../nbs/training/04_train.ipynb #c050ae23
+def _precision(ranks): return 'bf16' if ranks.bf16 else 'fp32'
 
 @patch
 def _resume(self:Trainer):
-    "Load the newest checkpoint into model, optimizer and average"
-    self.state = dict(step=0, cursor=0, long_cursor=0, best=float('inf'), norms=[], skipped=0, seconds=0., data=self.corpus.fingerprint, **self._must())
-    if not (all_ := checkpoints(self.folder)): return
-    s = load_state(all_[-1])
+    "Load the newest whole checkpoint into model, optimizer and average"
+    told,ranks = self.a.precision,self.ranks
+    self.state = dict(step=0, cursor=0, long_cursor=0, best=float('inf'), norms=[], skipped=0, seconds=0.,
+                      data=self.corpus.fingerprint, **self._must())
+    if ranks.is_main: s,offered = load_newest(self.folder) # what is damaged has another name before other ranks look
+    ranks.barrier()
+    if not ranks.is_main: s,offered = load_newest(self.folder)
+    ranks.bf16 = (told or (s or {}).get('precision') or (_precision(ranks) if s else default_precision(ranks.device)))=='bf16'
+    self.saved = s and s['step']
+    if not s: return
     s |= {new: s.pop(old) for old,new in RENAMED.items() if old in s}
-    if s['data']!=self.corpus.fingerprint and self.a.new_data: s |= dict(data=self.corpus.fingerprint, cursor=0, long_cursor=0)
-    if s['data']!=self.corpus.fingerprint: raise ValueError(f'{all_[-1]}: was trained on other data than {self.a.data} holds now; give --new_data if that is meant, or another --out')
-    for k,v in self._must().items():
-        if s.setdefault(k, v)!=v: raise ValueError(f'{all_[-1]}: was trained with {_difference(k, s[k], v)}; give another --out, or the same settings')
-    offered = MeloFormer.load(all_[-1]).state_dict() # with an average this is the mean
+    self._check_same(s)
     load_weights(self.raw, offered)
-    if self.average:
+    if self.average: # what is offered is the mean
         self.average.mean = [p.detach().clone() for p in self.raw.parameters()]
         load_weights(self.raw, s.pop('weights'))
     load_optimizer(self.raw, self.optimizer, s.pop('optimizer'))
     self.state |= s
 
+# %% ../../nbs/training/04_train.ipynb #eaa86887
 @patch
 def _save(self:Trainer):
     "A checkpoint by the first rank; remember the best, forget the old"
@@ -353,43 +437,63 @@ def _save(self:Trainer):
     if self.ranks.is_main:
         better = self.state.get('val_bits', float('inf')) < self.state['best']
         if better: self.state['best'] = self.state['val_bits'] # before saving: a resumed run must know
-        out = save_checkpoint(self.folder, self.raw, self.corpus.hid, weights, dict(optimizer=optimizer, **own, **self.state))
+        state = dict(optimizer=optimizer, **own, **self.state|dict(precision=_precision(self.ranks)))
+        out = save_checkpoint(self.folder, self.raw, self.corpus.hid, weights, state)
         if better: set_best(self.folder, out)
         prune(self.folder, self.a.keep)
-        if self.ranks.device.type=='cuda' and (made := torch.compiler.save_cache_artifacts()): write_compiled(self.folder/'compiled.bin', made[0], compiled_for())
+        if self.ranks.device.type=='cuda' and (made := torch.compiler.save_cache_artifacts()):
+            if said := write_compiled(self.folder/'compiled.bin', made[0], compiled_for()): self.log.say(said)
+    self.saved = self.state['step']
     self.ranks.barrier()
 
 # %% ../../nbs/training/04_train.ipynb #5f7597ca
 @patch
 def _introduce(self:Trainer):
-    a,w,world = self.a,self.window,self.ranks.world
-    what = f'{a.model_size}: {count_parameters(self.raw.cfg)/1e6:.1f} M parameters, mask {self.raw.cfg.mask}, on {world} x {self.ranks.device.type}' + (', sharded' if a.shard else '')
-    phases = '; '.join(f'to step {p.until or self.steps}: {p.micro_batches} x {p.batch_size} windows, {p.workers} workers' for p in self.phases)
-    say = self.log.say
+    a,w,say,s = self.a,self.window,self.log.say,self.state
+    where = f'{self.ranks.world} x {self.ranks.device.type}' + (', sharded' if a.shard else '') + f', {_precision(self.ranks)}'
+    what = f'{a.model_size}: {count_parameters(self.raw.cfg)/1e6:.1f} M parameters, mask {self.raw.cfg.mask}, on {where}'
+    row = lambda p: f'to step {p.until or self.steps}: {p.micro_batches} x {p.batch_size} windows, {p.workers} workers'
+    phases = '; '.join(map(row, self.phases))
     say(what)
+    if self.ranks.bf16 and not has_bf16(self.ranks.device): say('this processor has no instructions for bf16, which takes several times as long here as --precision fp32')
     say(f'{len(self.corpus)} pieces in {len(self.packs)} windows of {w.n_summaries} + {w.tokens} places; {self.steps} steps')
     say(f'phases: {phases}' + (f" ({', '.join(self.said)})" if self.said else ''))
     if self.packs.dropped_bars: say(f'{self.packs.dropped_bars} bars are longer than a window and left out')
-    if self.state['step']: say(f"going on from step {self.state['step']}")
-    if self.state['step'] >= self.steps: say(f'the run has its {self.steps} steps; give more --epochs or --steps to train on')
-    if self.ranks.is_main: write_config(a, self.folder/'config.toml')
-    if self.ranks.is_main: (self.folder/'run.json').write_text(json.dumps(dict(what=what, steps=self.steps, phases=[asdict(p) for p in self.phases], host=socket.gethostname(), pid=os.getpid(), flags=vars(a)), default=str, indent=1)+'\n')
+    if not self.val: say(NO_VALIDATION)
+    if s['step'] >= self.steps:
+        say(f"the run is at step {s['step']} already; give --epochs or --steps for more than that to train on")
+    elif s['step']: say(f"going on from step {s['step']}")
+    if self.ranks.is_main: self._write_down(what)
     self.base = baselines(self.corpus, self.val, a.val_windows) if self.val and self.ranks.is_main else {}
     if self.base: say('counting words on the validation split: ' + ', '.join(f'{k} {v:.2f} bits a note' for k,v in self.base.items()))
-    if self.ranks.device.type=='cuda':
-        made,said = read_compiled(self.folder/'compiled.bin', compiled_for())
-        if said: say(said)
-        if made: torch.compiler.load_cache_artifacts(made)
+    if self.ranks.device.type=='cuda': self._take_compiled()
+
+# %% ../../nbs/training/04_train.ipynb #ecffe35b
+@patch
+def _write_down(self:Trainer, what):
+    "Leave `config.toml` and `run.json` in the folder"
+    write_config(self.a, self.folder/'config.toml')
+    info = dict(what=what, steps=self.steps, phases=[asdict(p) for p in self.phases],
+                host=socket.gethostname(), pid=os.getpid(),
+                val_pieces=len(self.val.corpus) if self.val else 0, flags=vars(self.a))
+    (self.folder/'run.json').write_text(json.dumps(info, default=str, indent=1)+'\n')
+
+@patch
+def _take_compiled(self:Trainer):
+    "What the compiler made in an earlier run"
+    made,said = read_compiled(self.folder/'compiled.bin', compiled_for())
+    if said: self.log.say(said)
+    if made: torch.compiler.load_cache_artifacts(made)
 
 # %% ../../nbs/training/04_train.ipynb #38cc2dd8
 def _memory(device):
-    "Peak memory in GB: of the card, or of this process"
-    if device.type=='cuda': return torch.cuda.max_memory_allocated(device)/1e9
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak/(1e9 if sys.platform=='darwin' else 1e6)
+    "Peak memory in bytes: of the card, or of this process"
+    if device.type=='cuda': return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform=='darwin' else 1024)
 
 def _clock(s): return f'{int(s)//3600}:{int(s)//60%60:02}:{int(s)%60:02}'
 
+# %% ../../nbs/training/04_train.ipynb #158d15f6
 @dataclass
 class _Meter:
     "Speed and loss since the last line"
@@ -399,7 +503,9 @@ class _Meter:
     steps: int = 0
     start: float = 0.
     wait: float = 0. # Seconds in which there was no batch
-    def reset(self): self.tokens,self.nats,self.learned,self.steps,self.start,self.wait = 0,0.,0,0,time.perf_counter(),0.
+    def reset(self):
+        "Begin a new line"
+        self.tokens,self.nats,self.learned,self.steps,self.start,self.wait = 0,0.,0,0,time.perf_counter(),0.
     def read(self, batches, n):
         start = time.perf_counter()
         with torch.profiler.record_function('wait for data'): res = [next(batches) for _ in range(n)]
@@ -414,16 +520,20 @@ class Tracer:
         self.first,self.last = map(int, steps.split('-')) if steps else (0, 0)
 
     def __enter__(self):
-        if hasattr(signal, 'SIGUSR1') and threading.current_thread() is threading.main_thread(): self.old = signal.signal(signal.SIGUSR1, self._ask)
+        if hasattr(signal, 'SIGUSR1') and threading.current_thread() is threading.main_thread():
+            self.old = signal.signal(signal.SIGUSR1, self._ask)
         return self
     def _ask(self, sig, frame): self.asked = True
     def __exit__(self, *_):
         if self.profiler: self.leave(self.last)
         if self.old is not None: signal.signal(signal.SIGUSR1, self.old)
 
-    def before(self, step): # the one that comes, counted from 1
+    def before(self, step):
+        "Begin, if the step that comes, counted from 1, is the first to trace"
         if self.asked: self.asked,self.first,self.last = False,step,step+2
-        if self.on and not self.profiler and self.first<=step<=self.last: self.first,self.profiler = step,torch.profiler.profile(); self.profiler.start()
+        if self.on and not self.profiler and self.first<=step<=self.last:
+            self.first,self.profiler = step,torch.profiler.profile()
+            self.profiler.start()
 
     def leave(self, step):
         "Write what was seen, once the last step is over"
@@ -434,6 +544,14 @@ class Tracer:
         self.profiler = None
         self.say(f'traced steps {self.first} to {step}: meloformer profile --trace {name}')
 
+# %% ../../nbs/training/04_train.ipynb #d41ad3c9
+@patch
+def _tell_bad(self:Trainer, what, where):
+    "Say that a step was not taken; ten in a row are the end"
+    step = self.state['step']+1
+    self.log.say(f'step {step}: {what}: the step was not taken ({where})')
+    if self.bad == 10: raise ValueError(f'the last 10 steps were not taken: {what} at step {step}, {where}; resume with a smaller --lr')
+
 # %% ../../nbs/training/04_train.ipynb #e5ae50c7
 @patch
 def step(self:Trainer, batches):
@@ -443,11 +561,11 @@ def step(self:Trainer, batches):
         g['lr'] = self.rate(s['step'])
         if g['params'][0].ndim > 1: g['weight_decay'] = weight_decay_at(s['step'], self.steps, a.weight_decay, a.last_weight_decay)
     torch.manual_seed(hash((a.seed, s['step'], self.ranks.rank)))
-    loss,tokens,norm,good = train_step(self.model, self.optimizer, self.meter.read(batches, self.phase.micro_batches), self.ranks, spike=spike_norm(s['norms']))
+    todo = self.meter.read(batches, self.phase.micro_batches)
+    loss,tokens,norm,good = train_step(self.model, self.optimizer, todo, self.ranks, spike=spike_norm(s['norms']), stop=self.asked)
     windows,cursor = self.phase.windows*self.ranks.world,self.cursor
     self.bad,s['skipped'] = (0 if good else self.bad+1),s['skipped']+(not good)
-    if not good: self.log.say(f"step {s['step']+1}: loss {loss:.3g}, gradient norm {norm:.3g}: the step was not taken (windows {s[cursor]} to {s[cursor]+windows-1})")
-    if self.bad == 10: raise ValueError(f"the last 10 steps were not taken: loss {loss:.3g}, gradient norm {norm:.3g} at step {s['step']+1}, windows {s[cursor]} to {s[cursor]+windows-1}; resume with a smaller --lr")
+    if not good: self._tell_bad(f'loss {loss:.3g}, gradient norm {norm:.3g}', f'windows {s[cursor]} to {s[cursor]+windows-1}')
     if math.isfinite(norm): s['norms'] = [*s['norms'][-99:], norm]
     if good and self.average: self.average.update()
     s['step'],s[cursor] = s['step']+1,s[cursor]+windows
@@ -456,6 +574,7 @@ def step(self:Trainer, batches):
     if good: m.nats,m.learned = m.nats+loss*tokens,m.learned+tokens
     return norm
 
+# %% ../../nbs/training/04_train.ipynb #c050ae24
 @patch
 @contextmanager
 def _reading(self:Trainer):
@@ -463,58 +582,100 @@ def _reading(self:Trainer):
     last = []
     def make(phase):
         for o in last: o.close()
-        packs,make = self.packs_of[phase.max_seq_len],self.make_of[phase.max_seq_len]
-        last[:] = [reader(packs, self.state[self.cursor], phase.batch_size, phase.workers, self.ranks.rank, self.ranks.world, make=make)]
+        r,packs,make = self.ranks,self.packs_of[phase.max_seq_len],self.make_of[phase.max_seq_len]
+        last[:] = [reader(packs, self.state[self.cursor], phase.batch_size, phase.workers, r.rank, r.world, make=make)]
         return last[0]
     try: yield make
     finally:
         for o in last: o.close()
 
+# %% ../../nbs/training/04_train.ipynb #1796708e
+@patch
+def asked(self:Trainer) -> bool: # The same on all ranks
+    "Has any rank been asked to stop?"
+    return self.ranks.agree(self.stop.asked)
+
+@patch
+def _left(self:Trainer):
+    "What a second signal leaves, in words"
+    return f"the same command goes on from step {self.saved}" if self.saved else 'nothing has been saved yet'
+
+# %% ../../nbs/training/04_train.ipynb #c050ae25
 @patch
 def run(self:Trainer) -> dict: # The state it ended in
     "Train to the end, or until asked to stop"
-    a,s,self.meter,self.phase,self.bad = self.a,self.state,_Meter(),None,0
+    s,self.meter,self.phase,self.bad,stopped = self.state,_Meter(),None,0,False
     self._introduce()
     self.meter.reset()
-    with Stop() as stop, self._reading() as batches_of, Tracer(self.folder, a.trace or '', self.ranks.is_main, self.log.say) as tracer:
-        while s['step'] < self.steps:
-            now = next(p for p in self.phases if p.until is None or s['step'] < p.until)
-            if now is not self.phase:
-                self.phase = now
-                batches = batches_of(now)
-            tracer.before(s['step']+1)
-            with torch.profiler.record_function('step'): norm = self.step(batches)
-            tracer.leave(s['step'])
-            self.report(norm)
-            last,asked = s['step']==self.steps,self.ranks.all_reduce(float(stop.asked))[0]>0
-            if self.val and (last or s['step']%a.val_every==0): self.measure()
-            if last or asked or s['step']%a.save_every==0: self._save()
-            if asked and not last:
-                self.log.say(f"stopped at step {s['step']}; the same command goes on from here")
-                break
-    if stop.asked or not self.val: self.log.curve(self.base)
+    traced = Tracer(self.folder, self.a.trace or '', self.ranks.is_main, self.log.say)
+    with Stop(self.log.say, self._left) as self.stop, self._reading() as batches_of, traced as tracer:
+        try:
+            if s.get('unmeasured'): self._look(True)
+            while s['step'] < self.steps: self._advance(batches_of, tracer)
+        except Stopped:
+            stopped = True
+            if self.saved!=s['step']: self._save()
+            self.log.say(f"stopped at step {s['step']}; the same command goes on from here")
+    if stopped or not self.val: self.log.curve(self.base)
     self.log.close()
-    if stop.asked==signal.SIGINT and s['step']<self.steps: raise KeyboardInterrupt
+    if stopped and self.stop.asked==signal.SIGINT: raise KeyboardInterrupt
     return s
+
+# %% ../../nbs/training/04_train.ipynb #c050ae26
+@patch
+def _advance(self:Trainer, batches_of, tracer):
+    "A step, and what is due after it"
+    s = self.state
+    now = next(p for p in self.phases if p.until is None or s['step'] < p.until)
+    if now is not self.phase:
+        self.phase = now
+        self.batches = batches_of(now)
+    tracer.before(s['step']+1)
+    with torch.profiler.record_function('step'): norm = self.step(self.batches)
+    tracer.leave(s['step'])
+    self.report(norm)
+    self._look()
+    if s['step']<self.steps and self.asked(): raise Stopped
+
+# %% ../../nbs/training/04_train.ipynb #8c7ca84a
+@patch
+def _look(self:Trainer, again=False):
+    "Measure and save, where it is time to; what a stop interrupts is done when the run goes on"
+    s,a = self.state,self.a
+    last = s['step']==self.steps
+    if again or last or s['step']%a.val_every==0:
+        s['unmeasured'] = True
+        self.measure()
+        del s['unmeasured']
+    if again or last or s['step']%a.save_every==0: self._save()
 
 # %% ../../nbs/training/04_train.ipynb #a5791d59
 @patch(as_prop=True)
-def cursor(self:Trainer): return 'long_cursor' if self.phase.max_seq_len else 'cursor' # windows of either length have an order of their own
+def cursor(self:Trainer):
+    "The name of the cursor that moves: windows of either length have an order of their own"
+    return 'long_cursor' if self.phase.max_seq_len else 'cursor'
 
 @patch
-def rate(self:Trainer, step): return lr_at(step, self.steps, self.a.lr or LEARNING_RATES[self.a.model_size], schedule=self.a.schedule)
+def rate(self:Trainer, step):
+    "Learning rate of a step, counted from 0"
+    return lr_at(step, self.steps, self.a.lr or LEARNING_RATES[self.a.model_size], schedule=self.a.schedule)
 
+# %% ../../nbs/training/04_train.ipynb #c61319a5
 @patch
 def report(self:Trainer, norm):
     "A line and a row now and then"
     s,m,step = self.state,self.meter,self.state['step']
     if step%self.a.log_every and step!=self.steps and step>3: return
-    took,phase,gb = time.perf_counter()-m.start,self.phases.index(self.phase)+1,_memory(self.ranks.device)
+    took = time.perf_counter()-m.start
+    phase,memory = self.phases.index(self.phase)+1,_memory(self.ranks.device)
     s['seconds'] += took
     loss = m.nats/m.learned if m.learned else math.nan
-    self.log.say(f'step {step}/{self.steps}  phase {phase}  loss {loss:.3f}  {m.tokens/took:,.0f} tokens/s  {gb:.1f} GB  {_clock((self.steps-step)*took/m.steps)} to go')
+    self.log.say(f'step {step}/{self.steps}  phase {phase}  loss {loss:.3f}  {m.tokens/took:,.0f} tokens/s  '
+                 f'{size_text(memory)}  {_clock((self.steps-step)*took/m.steps)} to go')
     graphs = dict(graphs=torch._dynamo.utils.counters['stats']['unique_graphs']) if self.ranks.device.type=='cuda' else {}
-    if m.learned: self.log.add(step, loss=loss, norm=norm, lr=self.rate(step-1), tokens_per_second=m.tokens/took, wait=m.wait/took, phase=phase, gb=gb, seconds=s['seconds'], skipped=s['skipped'], **graphs)
+    if m.learned:
+        self.log.add(step, loss=loss, norm=norm, lr=self.rate(step-1), tokens_per_second=m.tokens/took, wait=m.wait/took,
+                     phase=phase, gb=memory/1e9, seconds=s['seconds'], skipped=s['skipped'], **graphs)
     m.reset()
 
 # %% ../../nbs/training/04_train.ipynb #d913f6c2
@@ -523,23 +684,36 @@ def measure(self:Trainer):
     "Measure, write a sample, draw"
     s,a = self.state,self.a
     with self.average.instead() if self.average else nullcontext():
-        v = validate(self.model, self.val, self.ranks, a.val_windows)
-        answers = {k: validate(self.model, p, self.ranks, -(-a.val_windows//len(TASKS)))['nats'] for k,p in self.tasks.items()}
+        look = lambda packs, n: validate(self.model, packs, self.ranks, n, self.asked)
+        if self.val: v = look(self.val, a.val_windows)
+        planned = look(self.planned, a.val_windows)['bits'] if self.planned else None
+        answers = {k: look(p, -(-a.val_windows//len(TASKS)))['nats'] for k,p in self.tasks.items()}
         if a.sample_bars and self.ranks.is_main and not a.shard: self.sample()
-    s['val_bits'] = v['bits']
-    self.log.say(f"step {s['step']}: validation {v['nats']:.3f} nats a token, {v['bits']:.2f} bits a note" + ''.join(f'; {k} {b:.2f}' for k,b in self.base.items()))
-    if answers: self.log.say('  answers: '+', '.join(f'{k} {n:.3f}' for k,n in answers.items())+' nats a token')
-    self.log.add(s['step'], val_nats=v['nats'], val_bits=v['bits'], val_bits_from=v['bits_from'], **{f'val_{k}_nats': n for k,n in answers.items()})
+    if self.val: self._note(v, answers, planned)
     self.log.curve(self.base)
     self.meter.reset()
 
+@patch
+def _note(self:Trainer, v, answers, planned):
+    "What was measured, on the screen and in the log"
+    s = self.state
+    s['val_bits'] = v['bits']
+    others = ''.join(f'; {k} {b:.2f}' for k,b in self.base.items())
+    self.log.say(f"step {s['step']}: validation {v['nats']:.3f} nats a token, {v['bits']:.2f} bits a note{others}")
+    if planned: self.log.say(f'  with latents of its bars: {planned:.2f} bits a note')
+    if answers: self.log.say('  answers: '+', '.join(f'{k} {n:.3f}' for k,n in answers.items())+' nats a token')
+    self.log.add(s['step'], val_nats=v['nats'], val_bits=v['bits'], val_bits_from=v['bits_from'], **(dict(val_planned_bits=planned) if planned else {}),
+                 **{f'val_{k}_nats': n for k,n in answers.items()})
+
+# %% ../../nbs/training/04_train.ipynb #23b85ee0
 @patch
 def sample(self:Trainer):
     "A short piece, as MIDI and as a picture"
     s,hid,out = self.state,self.corpus.hid,self.folder/'samples'
     out.mkdir(exist_ok=True)
     self.raw.eval()
-    score = hid.decode(np.array(list(compose(self.raw, hid, Ask(bars=self.a.sample_bars, most=200), seed=s['step']))))
+    ask = TokenRequest(bars=self.a.sample_bars, max_bar_tokens=200)
+    score = hid.decode(np.array(list(compose(self.raw, hid, ask, seed=s['step']))))
     self.raw.train()
     name = out/f"step_{s['step']:06}"
     score.write(name.with_suffix('.mid'))
@@ -553,6 +727,17 @@ def train(
 ) -> dict: # The state in which the run ended
     "Train a model on a prepared corpus, in three phases; stop it as you like, the same command goes on"
     a = read_config(config, **flags)
-    return Trainer(a, Ranks(a.device, a.precision)).run()
+    if a.processes > 1 and 'RANK' not in os.environ: return _together(a)
+    with Ranks(a.device, a.precision) as ranks: return Trainer(a, ranks).run()
 
-train.config,train.renamed = (FromFile, TrainConfig),RENAMED # from which the command draws its flags
+def _together(a):
+    "The same by several processes"
+    Corpus(a.data) # what is wrong is said once
+    with tempfile.TemporaryDirectory() as d:
+        write_config(a, Path(d)/'config.toml')
+        status = start_ranks([sys.executable, '-m', 'meloformer.apps.cli', 'train', '--config', f'{d}/config.toml'], a.processes)
+    if status: raise SystemExit(status)
+    return {k: v for k,v in load_state(checkpoints(a.out)[-1]).items() if k not in ('optimizer','weights')}
+
+train.config = FromFile,ModelFields,StepFields,LearningFields,TrainConfig # from which the command draws its flags
+train.renamed = RENAMED
