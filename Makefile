@@ -2,6 +2,8 @@
 PY = .venv/bin/python
 export PYTHON
 export MPLBACKEND = agg
+# a test that hangs fails, and says where, before the whole is given up
+PYTEST = $(PY) -m pytest -q --timeout 900
 # threads that wait should sleep: those that spin make training ten times slower as soon as another program wants a core
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -18,14 +20,14 @@ demo: ## from nothing to a new piece of music: corpus, training, MIDI and pictur
 test: ## check everything: package = notebooks, notebooks, docs site, tests
 	@tools/venv.sh dev
 	@echo '== 1/4 The package, the README and the notebooks agree'
-	@$(PY) -m pytest -q tests/test_repo.py
+	@$(PYTEST) tests/test_repo.py
 	@echo '== 2/4 Every notebook runs'
 	@OMP_NUM_THREADS=1 .venv/bin/nbdev_test --n_workers 2
 	@echo '== 3/4 The docs site has no broken link'
 	@$(PY) tools/docs.py --check
 	@echo '== 4/4 Tests; those of the clock have it to themselves'
-	@$(PY) -m pytest -q -n 2 --dist loadfile --ignore tests/test_repo.py --ignore tests/test_live.py
-	@$(PY) -m pytest -q tests/test_live.py
+	@$(PYTEST) -n 2 --dist loadfile --ignore tests/test_repo.py --ignore tests/test_live.py
+	@$(PYTEST) tests/test_live.py
 
 slow: ## the long checks: slow cells of the notebooks, 10,000 invented scores, whole folders, what grows
 	@tools/venv.sh dev

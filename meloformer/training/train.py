@@ -171,15 +171,19 @@ def micro_loss(model, batch, ranks):
     return losses(logits, b.labels)
 
 # %% ../../nbs/training/04_train.ipynb #76351481
+def _restore(was):
+    for b,old in was: b.copy_(old)
+
 def train_step(model, optimizer, batches, ranks, most_norm=1., spike=math.inf, stop=lambda: False):
     """One optimizer step over micro-batches; (nats a token, tokens, gradient norm), and whether it was taken
 
     It is if all is finite and the norm is no larger than `spike`. `Stopped` if asked to stop between micro-batches: then nothing has changed."""
     tokens, = ranks.all_reduce(sum(int((b.labels!=IGNORE).sum()) for b in batches))
-    total = 0.
+    total,was = 0.,[(b, b.clone()) for b in model.buffers()] # averages that run on with every micro-batch
     for i,b in enumerate(batches):
         if i and stop():
             optimizer.zero_grad(set_to_none=True)
+            _restore(was)
             raise Stopped
         with no_sync(model, i<len(batches)-1):
             loss = micro_loss(model, b, ranks).sum()
@@ -188,6 +192,7 @@ def train_step(model, optimizer, batches, ranks, most_norm=1., spike=math.inf, s
     loss,norm = ranks.all_reduce(total/tokens, clip(model, most_norm)/ranks.world) # the one place where a card is waited for
     good = math.isfinite(loss) and math.isfinite(norm) and norm<=spike
     if good: optimizer.step()
+    else: _restore(was)
     optimizer.zero_grad(set_to_none=True)
     return loss,int(tokens),norm,good
 
@@ -560,8 +565,8 @@ def step(self:Trainer, batches):
     for g in self.optimizer.param_groups:
         g['lr'] = self.rate(s['step'])
         if g['params'][0].ndim > 1: g['weight_decay'] = weight_decay_at(s['step'], self.steps, a.weight_decay, a.last_weight_decay)
-    torch.manual_seed(hash((a.seed, s['step'], self.ranks.rank)))
     todo = self.meter.read(batches, self.phase.micro_batches)
+    torch.manual_seed(hash((a.seed, s['step'], self.ranks.rank))) # after reading: a loader that begins draws a number itself
     loss,tokens,norm,good = train_step(self.model, self.optimizer, todo, self.ranks, spike=spike_norm(s['norms']), stop=self.asked)
     windows,cursor = self.phase.windows*self.ranks.world,self.cursor
     self.bad,s['skipped'] = (0 if good else self.bad+1),s['skipped']+(not good)
