@@ -253,8 +253,11 @@ def _round(reads):
 # %% ../../nbs/net/02_blocks.ipynb #12046936
 class _Window:
     "Two comparisons, is a key's place in the window of the query, and a test of bits, is it one of the distances that are read?"
-    # `reads`: boolean, shape (queries' classes, keys' classes, distances), of which the first is `first`
-    def __init__(self, field, reads, first):
+    def __init__(self,
+        field,
+        reads, # Boolean, shape (queries' classes, keys' classes, distances)
+        first  # Of the distances
+    ):
         self.field,W = field,reads.shape[-1]
         columns,group = torch.unique(reads.transpose(0, 1).flatten(1), dim=0, return_inverse=True)
         some = columns.any(1)

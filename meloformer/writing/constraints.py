@@ -441,8 +441,10 @@ def _complete(self:Constraints, ok):
 def _opens(self:Constraints, ok): return ok[EOS] or self.walk.name=='piece'
 
 @patch
+def allowed(
+    self:Constraints
 # bool over the vocabulary, twice: what the grammar allows, and of that what was asked for; and 128 weights of the pitches, or None
-def allowed(self:Constraints) -> tuple:
+) -> tuple:
     "The tokens that may come next"
     a,w,hid,b = self.request,self.walk,self.hid,self.hid.base
     legal = w.allowed() & self._static

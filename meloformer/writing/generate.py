@@ -755,7 +755,7 @@ def _from_nothing(bars, chords, instruments, meter, tempo, **kw):
     return TokenRequest(bars, None, chords, programs, max_tracks=MAX_TRACKS, meter=parse_meter(meter) if meter else None,
                         tempo=tempo or None, **kw)
 
-def _go_on(hid, song, name, prompt_bars, bars, said, chords, instruments, gone, **kw):
+def _after_song(hid, song, name, prompt_bars, bars, said, chords, instruments, gone, **kw):
     "A request for what follows a song"
     start = _continue(hid, song, name, prompt_bars, bars)
     (who,core),(meter,tempo) = _band(hid, start, song.score.tracks, instruments, gone),_pace(hid, start)
@@ -800,7 +800,7 @@ def make_request(
     said = attribute_tokens(hid, attributes or {})
     if about: res = _remark(_fill_in(hid, song, name, fill, rewrite, add, harmonize, chords, key, seed, **sampling), rewrite, add)
     elif not prompt: res = _from_nothing(bars, chords, instruments, meter, tempo, attributes=said, without=gone, **sampling)
-    else: res = _go_on(hid, song, name, prompt_bars, bars, said, chords, instruments, gone, **sampling)
+    else: res = _after_song(hid, song, name, prompt_bars, bars, said, chords, instruments, gone, **sampling)
     return _with_kit(_with_low_bass(_with_basses(res, typed, key)), kit_bars)
 
 # %% ../../nbs/writing/03_generate.ipynb #c94c2e88
