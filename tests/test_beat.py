@@ -13,8 +13,16 @@ def book(tmp_path, *sources):
 
 def test_faults_are_found(tmp_path):
     long = '#| export\ndef f():\n    "Long"\n'+'\n'.join(f'    x = {i}' for i in range(41))
-    found = faults(book(tmp_path, '#| export\nfrom meloformer.music.score import _cut', '#| export\ndef g(): return torch.zeros(3)', long, '#| export\ndef h(x):\n    "Fine"\n    return torch.zeros(3, device=x.device)'))
-    assert {k: len(v) for k,v in found.items()} == {'private imports': 1, 'public names without docstring': 1, 'tensors without device': 1, 'export cells over 40 lines': 1}
+    fine = '#| export\ndef h(x):\n    "Fine"\n    # as it is\n    return torch.zeros(3, device=x.device)'
+    found = faults(book(tmp_path, '#| export\nfrom meloformer.music.score import _cut', '#| export\ndef g(): return torch.zeros(3)', long, fine,
+        '#| '+'o'*200, 'x = '+'1'*137, 'x = '+'1'*136))
+    assert {k: len(v) for k,v in found.items()} == {'private imports': 1, 'public names without docstring': 1,
+        'tensors without device': 1, 'export cells over 40 lines': 1, 'lines of code over 140 characters': 1}
+
+def test_a_comment_alone_is_no_line_of_code(tmp_path):
+    fields = '#| export\nclass C:\n    "Long"\n'+'\n'.join(f'    # one\n    x{i}: int = 0' for i in range(38))
+    assert not any(faults(book(tmp_path, fields)).values())
+    assert faults(book(tmp_path, fields+'\n    y = 0'))['export cells over 40 lines']
 
 def test_beat(tmp_path):
     b = beat(book(tmp_path, '#| export\ndef f():\n    "Says it"\n    a,b = 1,2\n    return a', 'assert f()==1', '#| export\nx = 1'))
@@ -26,6 +34,10 @@ def test_nobody_takes_what_is_private():
 @pytest.mark.parametrize('part', ['music','tokens','data','net','writing','training','budget','judging','apps'])
 def test_parts_without_fault(part):
     assert not any(faults(read(get_config().nbs_path/part)).values())
+
+def test_lines_fit_the_page():
+    "In tutorials and studies, too"
+    assert not faults(read(exported=False))['lines of code over 140 characters']
 
 def test_house():
     "One command prints all tables"

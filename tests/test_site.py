@@ -33,6 +33,8 @@ def test_fields_and_classes():
     assert 'class TrainConfig' in s and 'Places in a window, summaries included' in s
     s = pages['writing/request'].md(cfg)
     assert 'class GenerationRequest' in s and 'Only its notes, such as "A minor"' in s and 'def generate' in s
+    assert 'What is wanted in words' in s and 'a hat or ride' in re.sub(r'[\s#]+', ' ', s) # comments above a field
+    assert 'Index of the smallest member' in pages['data/similar'].md(cfg) # and above what is given back
 
 def test_signatures_wrap():
     "No line of a signature runs off the page"

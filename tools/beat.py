@@ -13,7 +13,8 @@ MODELS = { # measured in November 2026 by the same rules: fastcore's nbs/*.ipynb
     'export cell, lines: median': (5, 8.5), 'export cell, lines: nine in ten are under': (15, 20), 'export cell, lines: longest': (47, 29),
     'definition cells over 15 lines, %': (10, 24), 'cells with several definitions, %': (7, 10),
     'after an export comes no export, %': (74, 76), 'asserts a symbol': (2.4, None), 'tuple assignments in 100 lines': (1.3, None)}
-LONGEST = 40 # lines of an export cell
+LONGEST = 40 # lines of an export cell, without those that only hold a comment, such as what a field means
+WIDEST = 140 # characters of a line of code, in any cell
 FACTORIES = 'zeros ones empty full arange tensor rand randn randint randperm eye linspace'.split() # of torch, that choose a device
 
 Cell = namedtuple('Cell', 'place kind source tree') # kind: markdown, export (with `exports` and `exporti`) or code; place: notebook and cell id
@@ -34,6 +35,10 @@ def cells(path):
 def lines(src):
     "Lines that are neither blank nor a directive"
     return [o for o in src.splitlines() if o.strip() and not o.startswith('#|')]
+
+def wide(source):
+    "Lines of code that run off the page"
+    return [o for o in lines(source) if len(o)>WIDEST]
 
 def definitions(tree): return [o for o in tree.body if isinstance(o, (ast.ClassDef,*FUNCTION))]
 
@@ -96,21 +101,28 @@ def without_device(tree):
         if not any(k.arg in ('device', None) for k in o.keywords): yield f'torch.{o.func.attr}(…) without device= in `{ast.unparse(o)[:60]}`'
 
 def faults(books, lib='meloformer'):
-    "What is always wrong in exported cells, by kind"
-    res = {k: [] for k in ('private imports', 'public names without docstring', 'tensors without device', f'export cells over {LONGEST} lines')}
-    private,silent,anywhere,long = res.values()
-    for c in (c for b in books for c in b if c.kind=='export'):
+    "What is always wrong, by kind; but for lines that are too wide, in exported cells"
+    res = {k: [] for k in ('private imports', 'public names without docstring', 'tensors without device',
+                           f'export cells over {LONGEST} lines', f'lines of code over {WIDEST} characters')}
+    private,silent,anywhere,long,far = res.values()
+    for c in (c for b in books for c in b if c.tree):
+        far += [Fault(c.place, f'{len(o)} characters: {o.strip()[:60]}') for o in wide(c.source)]
+        if c.kind!='export': continue
         hidden = 'exporti' in directives(c.source)
         private += [Fault(c.place, o) for o in private_imports(c.tree, lib)]
         if not hidden: silent += [Fault(c.place, o) for o in without_docstring(c.tree)]
         anywhere += [Fault(c.place, o) for o in without_device(c.tree)]
-        if (n := len(lines(c.source)))>LONGEST: long.append(Fault(c.place, f'{n} lines'))
+        n = sum(not o.lstrip().startswith('#') for o in lines(c.source))
+        if n>LONGEST: long.append(Fault(c.place, f'{n} lines'))
     return res
 
-def read(path=None):
-    "The cells of all notebooks that are exported, or of those in `path`"
+def read(
+    path: str = None,     # Notebook or folder (default: all)
+    exported: bool = True # Only notebooks that become modules?
+) -> list: # The cells of each
+    "Notebooks, cell by cell"
     books = [list(cells(f)) for f in sorted(nbglob(path, as_path=True))]
-    return [b for b in books if any(c.kind=='export' for c in b)]
+    return [b for b in books if not exported or any(c.kind=='export' for c in b)]
 
 @call_parse
 def main(
@@ -120,7 +132,7 @@ def main(
 ):
     "Measure the beat of the notebooks, beside those that we learn from"
     books = read(path)
-    ours,wrong = beat(books),faults(books, get_config().lib_path.name)
+    ours,wrong = beat(books),faults(read(path, False), get_config().lib_path.name)
     if as_json: print(json.dumps(ours | {k: len(v) for k,v in wrong.items()}, ensure_ascii=False))
     else:
         print('| the beat of the notebooks | ours | fastcore | claudette |\n|---|---|---|---|')

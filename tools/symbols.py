@@ -104,6 +104,7 @@ def signature(node, src, said, alone, width=WIDTH):
     params,end = parameters(node, src, said, alone),header_end(src, node)
     gives = f' -> {ast.unparse(node.returns)}' if node.returns else ''
     note = said.get(end, '') if node.body[0].lineno>end else ''
+    if not note and node.returns and node.returns.lineno>node.lineno: note = above(node.returns.lineno, said, alone)
     head = f'{"async " if isinstance(node, ast.AsyncFunctionDef) else ""}def {node.name}('
     if patched(node): params[0] = 'self',params[0][1]
     line = head+', '.join(code for code,_ in params)+f'){gives}'+(f'  # {note}' if note else '')
@@ -122,7 +123,7 @@ def fields(node, said, alone):
         if not is_public(name): continue
         code = ast.unparse(o)
         if len(code)>WIDTH-4: code = code.split('=')[0]+'= …'
-        yield code,said.get(o.end_lineno, '') if not alone.get(o.end_lineno) else above(o.lineno, said, alone)
+        yield code,said.get(o.end_lineno) or above(o.lineno, said, alone)
 
 def methods(node): return [o for o in node.body if isinstance(o, FUNCTION) and is_public(o.name)]
 

@@ -44,7 +44,8 @@ class Limits:
         for k in ('bars','attempts','window'):
             if (most := getattr(self, k)) < (getattr(r, k) or 0) and not (k=='bars' and r.prompt):
                 raise ValueError(f'--{k} is at most {most} here, not {getattr(r, k)}')
-        if r.prompt and (n := len(r.prompt.bars()))>self.song: raise ValueError(f'the piece has {n} bars; at most {self.song} are read here')
+        if r.prompt and (n := len(r.prompt.bars()))>self.song:
+            raise ValueError(f'the piece has {n} bars; at most {self.song} are read here')
         for k,v in vars(r).items():
             if isinstance(v, str) and len(v)>self.text: raise ValueError(f'--{k} has at most {self.text} characters here, not {len(v)}')
 
@@ -144,7 +145,8 @@ class Desk:
     ) -> Job:
         "Join the line; a request that cannot be is a `ValueError`, and `Full` says that too many wait"
         self.limits.check(request, takes)
-        if len(self.line)>=self.limits.waiting: raise Full(f'{self.limits.waiting} jobs wait already; try again later') # before work is spent on it
+        # before work is spent on it
+        if len(self.line)>=self.limits.waiting: raise Full(f'{self.limits.waiting} jobs wait already; try again later')
         job = Job(request, request.parse(self.model.hid), takes, told)
         if (n := len(bars_to_write(self.model.hid, job.asked)[1])) > self.limits.bars:
             raise ValueError(f'--bars: at most {self.limits.bars} bars are written here, not {n}')

@@ -468,7 +468,8 @@ def endless(
             bars,number = [*bars, bar][-remember:],number+1
         k = chapter%len(request.chords) if request.chords else 0
         turn = lambda o: o and o[k:]+o[:k]
-        request = replace(request, prompt=conversation_prompt(hid, bars, 1, remember), chords=turn(request.chords), basses=turn(request.basses), numbers=None)
+        request = replace(request, prompt=conversation_prompt(hid, bars, 1, remember), chords=turn(request.chords),
+                          basses=turn(request.basses), numbers=None)
         seed += 1
 
 # %% ../../nbs/apps/01_live.ipynb #d194842d
@@ -589,7 +590,8 @@ def _list_ports():
 def _near_tempo(bpm): return int(TEMPOS[np.abs(TEMPOS-bpm).argmin()])
 
 def _check_channels(programs):
-    if programs and sum(p!=DRUMS for p in programs)>15: raise ValueError('at most 15 melodic instruments play at a time, since MIDI has no more channels')
+    if programs and sum(p!=DRUMS for p in programs)>15:
+        raise ValueError('at most 15 melodic instruments play at a time, since MIDI has no more channels')
 
 # %% ../../nbs/apps/01_live.ipynb #67815cd0
 @dataclass
@@ -639,7 +641,8 @@ def live(
     _check_channels(asked.programs)
     return _live(ckpt, hid, asked, request, stage)
 
-WHOLE = 'fill','rewrite','add','harmonize','form','loop','like','attributes','attempts','window','summary_bars' # of `GenerationRequest`, what needs a whole piece
+# of `GenerationRequest`, what needs a whole piece
+WHOLE = 'fill','rewrite','add','harmonize','form','loop','like','attributes','attempts','window','summary_bars'
 live.config,live.left_out,live.renamed = (Stage, GenerationRequest),WHOLE,RENAMED
 
 # %% ../../nbs/apps/01_live.ipynb #e4f0d3fe

@@ -29,7 +29,8 @@ def door(
     "A socket that listens; a port that is taken, or an address that is not ours, is a `ValueError`"
     if not 0<=port<65536: raise ValueError(f'--port lies from 0 to 65535, not {port}')
     try: return socket.create_server((host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET)
-    except OSError as e: raise ValueError(f'{host} port {port} cannot be had ({e.strerror or e}); give another with --port or --host') from e
+    except OSError as e:
+        raise ValueError(f'{host} port {port} cannot be had ({e.strerror or e}); give another with --port or --host') from e
 
 # %% ../../nbs/apps/06_serve.ipynb #53b42ac5
 def _web():

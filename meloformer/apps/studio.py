@@ -23,8 +23,9 @@ from ..music.sound import *
 from ..music.formats import *
 
 # %% ../../nbs/apps/02_studio.ipynb #1703f884
-TASKS = {'A new piece': 'text bars chords instruments meter tempo form loop', 'Go on with it': 'bars chords', 'Write bars anew': 'region chords',
-    'Write players anew': 'region players', 'Add players': 'region instruments', 'Find new chords': 'region'}
+TASKS = {'A new piece': 'text bars chords instruments meter tempo form loop', 'Go on with it': 'bars chords',
+    'Write bars anew': 'region chords', 'Write players anew': 'region players', 'Add players': 'region instruments',
+    'Find new chords': 'region'}
 NEW,ON,BARS,PLAYERS,MORE,HARMONY = TASKS
 
 # %% ../../nbs/apps/02_studio.ipynb #1703f8a2
@@ -63,7 +64,8 @@ def answer_page(
     else: fields |= dict(prompt=piece, fill=f'{int(first or 1)}-{int(last or 1)}', harmonize=task==HARMONY,
                          rewrite=', '.join(players) if task==PLAYERS else '', add=', '.join(instruments) if task==MORE else '')
     if task==NEW and text.strip(): fields = beside_text(text, fields)
-    whole = {k: int(fields.get(k) or 0) for k in ('tempo','seed','max_rest_bars') if k in fields} | dict(takes=int(fields.get('takes') or 1))
+    whole = ({k: int(fields.get(k) or 0) for k in ('tempo','seed','max_rest_bars') if k in fields}
+             | dict(takes=int(fields.get('takes') or 1)))
     request = GenerationRequest(**fields | whole)
     asked,done,each = request.parse(hid),[0],request.settled()
     n = request.takes*(each[-1].bars if len(each)>1 else len(bars_to_write(hid, asked)[1]))
@@ -185,7 +187,8 @@ def _keep(take, names, folder, own):
     take.score.write(path)
     s = take.score
     said = f'{len(s.bars())} bars, {len(s.notes)} notes for {len(s.tracks)} players; '+(take.why() if take.figures else f'seed {take.seed}')
-    return dict(score=s, names=names, path=str(path), said=said+''.join(f'; bar {b+1} {w}' for b,w in take.faults)+''.join(f'; {o}' for o in take.remarks))
+    return dict(score=s, names=names, path=str(path),
+                said=said+''.join(f'; bar {b+1} {w}' for b,w in take.faults)+''.join(f'; {o}' for o in take.remarks))
 
 def _kinds():
     "Suffixes of files that can be written here"
@@ -274,10 +277,12 @@ class Private:
         who,new = cookie_parser(cookies).get(COOKIE, ''),[]
         if len(who)<32: # it has none yet
             who = secrets.token_urlsafe(32)
-            scope['headers'] = [o for o in scope['headers'] if o[0]!=b'cookie']+[(b'cookie', f'{cookies}; {COOKIE}={who}'.encode('latin-1'))]
+            own = b'cookie',f'{cookies}; {COOKIE}={who}'.encode('latin-1')
+            scope['headers'] = [o for o in scope['headers'] if o[0]!=b'cookie']+[own]
             new = [(b'set-cookie', f'{COOKIE}={who}; Path=/; HttpOnly; SameSite=Strict'.encode())]
         asked = re.search('/file[=/](.*)', scope['path'], re.S)
-        app = PlainTextResponse('this file belongs to another session, or is there no more', 403) if asked and not self.files.has(asked[1], who) else self.app
+        foreign = asked and not self.files.has(asked[1], who)
+        app = PlainTextResponse('this file belongs to another session, or is there no more', 403) if foreign else self.app
         await app(scope, receive, self._seen(send, new, who if scope['path'].endswith('/upload') and scope['method']=='POST' else ''))
 
     def _seen(self, send, new, uploads):
@@ -300,7 +305,8 @@ class Private:
 def _mine(path, files, request):
     "A path that a page names, if the file is its own"
     who = request.cookies[COOKIE]
-    if path and not files.has(path, who): raise _gradio().Error('this file belongs to another session, or is there no more; put yours into "Your piece"')
+    if path and not files.has(path, who):
+        raise _gradio().Error('this file belongs to another session, or is there no more; put yours into "Your piece"')
     if path: files.add(path, who, request.session_hash)
     return path
 
@@ -366,14 +372,16 @@ def page(
 # %% ../../nbs/apps/02_studio.ipynb #b33d6a82
 @call_parse
 def studio(
-    model: Param('A run of meloformer train, or one of its checkpoints (default: the small model that comes along)', str, opt=False, nargs='?') = None,
+    model: Param('A run of meloformer train, or one of its checkpoints (default: the small model that comes along)',
+                 str, opt=False, nargs='?') = None,
     port: int = 7860,      # Where the page is served, on this machine only
     browser: bool = False  # Open it in the browser?
 ):
     "A page in the browser: choose, listen, look, mark bars and have them written anew"
     ckpt = find_checkpoint(model)
     if not 0<port<65536: raise ValueError(f'--port lies from 1 to 65535, not {port}')
-    with tempfile.TemporaryDirectory(prefix='meloformer-', dir=os.path.realpath(tempfile.gettempdir())) as folder, modified_env(GRADIO_TEMP_DIR=folder):
+    where = os.path.realpath(tempfile.gettempdir())
+    with tempfile.TemporaryDirectory(prefix='meloformer-', dir=where) as folder, modified_env(GRADIO_TEMP_DIR=folder):
         files = Files()
         _serve(page(MeloFormer.load(ckpt), HID.load(ckpt), folder, files, f'Model: {ckpt}'), files, port, browser)
 
@@ -381,7 +389,8 @@ def _serve(app, files, port, browser):
     "Until somebody presses Ctrl-C, or the system ends it; both leave no file behind"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try: app.queue(default_concurrency_limit=1).launch(server_name='127.0.0.1', server_port=port, inbrowser=browser, share=False,
-        quiet=True, prevent_thread_lock=True, footer_links=[], max_file_size=MAX_MB<<20, run_history=False, app_kwargs=dict(middleware=[(Private, (), dict(files=files))]))
+        quiet=True, prevent_thread_lock=True, footer_links=[], max_file_size=MAX_MB<<20, run_history=False,
+        app_kwargs=dict(middleware=[(Private, (), dict(files=files))]))
     except OSError as e: raise ValueError(f'port {port} is taken; give another with --port ({e})') from e
     print(f'MeloFormer studio: http://127.0.0.1:{port}\nCtrl-C ends it', flush=True)
     try: threading.Event().wait()

@@ -57,9 +57,10 @@ def schema(
     **more # Further fields, as pydantic has them
 ) -> type: # A pydantic model
     "The fields of `GenerationRequest` as a schema; the piece itself comes as bytes, so no field that names a file is among them"
-    say = docments(GenerationRequest)
+    say = {k: v and ' '.join(v.split()) for k,v in docments(GenerationRequest).items()}
     each = {f.name: _field(f, limits, say[f.name]) for f in fields(GenerationRequest) if f.name not in FILES}
-    each |= {k: (str if k=='fill' else each[k][0], Field(description=say[k], json_schema_extra=each[k][1].json_schema_extra)) for k in need if k in each}
+    again = lambda k: Field(description=say[k], json_schema_extra=each[k][1].json_schema_extra)
+    each |= {k: (str if k=='fill' else each[k][0], again(k)) for k in need if k in each}
     return create_model(name, __config__=ConfigDict(strict=strict, extra='forbid'), **each|more)
 
 # %% ../../nbs/apps/05_web.ipynb #1e456ca1
@@ -174,16 +175,19 @@ HERE = 'localhost','127.0.0.1','::1'
 
 class Guard:
     "Before the app: token, host, origin, size and patience"
-    def __init__(self, app, token, origin, most, patience=30.): self.app,self.token,self.origin,self.most,self.patience = app,token,origin,most,patience
+    def __init__(self, app, token, origin, most, patience=30.):
+        self.app,self.token,self.origin,self.most,self.patience = app,token,origin,most,patience
 
     def wrong(self, scope, head):
         "Status and sentence for whoever must stay outside, or None"
-        if not self.token and urlsplit('//'+head.get('host', '')).hostname not in HERE: return 421,'this server is called localhost, and by no other name'
+        if not self.token and urlsplit('//'+head.get('host', '')).hostname not in HERE:
+            return 421,'this server is called localhost, and by no other name'
         page = head.get('origin')
         if page and page!=self.origin and urlsplit(page).netloc!=head.get('host'):
             return 403,f'pages of {page} may not ask; the server can be told otherwise with --origin'
         open_to_all = scope['path']=='/health' or scope['method']=='OPTIONS'
-        if self.token and not open_to_all and not hmac.compare_digest(head.get('authorization', '').encode(), f'Bearer {self.token}'.encode()):
+        if (self.token and not open_to_all
+                and not hmac.compare_digest(head.get('authorization', '').encode(), f'Bearer {self.token}'.encode())):
             return 401,'a token is needed: Authorization: Bearer TOKEN'
         length = head.get('content-length', '0')
         if not length.isdigit() or int(length)>self.most: return 413,f'at most {self.most} bytes are read'
@@ -281,7 +285,8 @@ def _json_route(api, desk, verb, say, need):
                           json_schema_extra=dict(contentEncoding='base64', contentMediaType='audio/midi'))),
         takes=(int, Field(1, lt=BIG, description='Answers to write; their seeds go up by one',
                           json_schema_extra=dict(minimum=1, maximum=desk.limits.takes))),
-        stream=(bool, Field(False, description='Send events while it is written: waiting, writing, bar …, and at last done, failed or cancelled')))
+        stream=(bool, Field(False, description='Send events while it is written: waiting, writing, bar …, and at last done, '
+                                               'failed or cancelled')))
     async def write(fields: Fields, request: Request):
         given,takes = await asyncio.to_thread(lambda: _asked(fields, decoded(fields.midi) if fields.midi is not None else None))
         each = happenings(desk, given, takes, request)
@@ -320,7 +325,8 @@ def _other_routes(api, desk, metrics, name):
     async def health() -> Health:
         if not desk.thread.is_alive(): raise HTTPException(503, 'nobody writes any more; start the server again')
         return Health(status='ok', model=name, waiting=len(desk.line), writing=len(desk.writing))
-    @api.get('/metrics', summary='Figures for Prometheus', operation_id='metrics', response_class=PlainTextResponse, responses={401: dict(model=Sentence)})
+    @api.get('/metrics', summary='Figures for Prometheus', operation_id='metrics', response_class=PlainTextResponse,
+             responses={401: dict(model=Sentence)})
     async def figures(): return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 def _error_answers(api, metrics):

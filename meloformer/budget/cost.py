@@ -63,7 +63,8 @@ class Flops:
 # %% ../../nbs/budget/01_cost.ipynb #2d8b04e2
 def _encoding(cfg, ids):
     "Operations that tell what bars are like: of matrices, and of bars that read bars"
-    B,S,T,D,A,K,n = ids.shape[0],ids.n_summaries,ids.shape[1]-ids.n_slots,cfg.width,cfg.heads*HEAD_DIM,cfg.kv_heads*HEAD_DIM,len(BarEncoder(cfg).blocks)
+    B,S,T,n = ids.shape[0],ids.n_summaries,ids.shape[1]-ids.n_slots,len(BarEncoder(cfg).blocks)
+    D,A,K = cfg.width,cfg.heads*HEAD_DIM,cfg.kv_heads*HEAD_DIM
     bar = 2*D*D + n*(D*(A+2*K) + A*D + 3*D*cfg.hidden) + D*cfg.latent_width
     return 2*B*(T*(D+20)*2*D + S*bar + (ids.n_latents+T)*cfg.latent_width*D + T*ids.n_latents*cfg.latent_width),n*4*A*B*S*S
 
@@ -77,7 +78,8 @@ def flops(
     layer = 2*B*N*(D*(A+2*K) + A*D + 3*D*cfg.hidden)
     if cfg.two_pass: layer += 2*B*S*(A*D + 2*D*K)
     told,bars = _encoding(cfg, ids) if ids.n_latents else (0, 0)
-    return Flops(cfg.layers*layer+told, cfg.layers*4*A*pairs(cfg, ids, backend)+bars, 2*B*(N-ids.n_slots)*D*cfg.vocab_size, 2. if backend=='dense' else 2.5, cfg.checkpointing)
+    return Flops(cfg.layers*layer+told, cfg.layers*4*A*pairs(cfg, ids, backend)+bars,
+                 2*B*(N-ids.n_slots)*D*cfg.vocab_size, 2. if backend=='dense' else 2.5, cfg.checkpointing)
 
 # %% ../../nbs/budget/01_cost.ipynb #c42e6c5e
 KINDS = ('weights','optimizer','gradients','activations','logits','moment')
@@ -230,7 +232,8 @@ def _fused(ledger, module, forward, again=False):
     "`forward(module, *inputs)` as a compiler would leave it; a function of a module of the same shape and the inputs"
     names,call = [n for n,_ in module.named_parameters()],_Call(module, forward)
     f = lambda ps,*xs: torch.func.functional_call(call, {'m.'+n: p for n,p in zip(names, ps)}, xs)
-    made = aot_function(f, partial(_play, ledger), partial(_play, ledger), partition_fn=partial(_cut, again), decompositions=select_decomp_table())
+    made = aot_function(f, partial(_play, ledger), partial(_play, ledger), partition_fn=partial(_cut, again),
+                        decompositions=select_decomp_table())
     return lambda module,*xs: made(list(module.parameters()), *xs)
 
 class _Call(nn.Module):
@@ -362,7 +365,8 @@ class MemoryLaw:
     def __call__(self,
         positions: int,        # In a micro-batch, be they in one window or in several
         micro_batches: int = 1 # Of a step
-    ) -> Memory: # Exactly that of `memory` for windows of a multiple of 2,048 positions, within 5 % for others, which have a few more summaries
+    # Exactly that of `memory` for windows of a multiple of 2,048 positions, within 5 % for others, which have a few more summaries
+    ) -> Memory:
         x,a = (positions-self.at[0])/(self.at[1]-self.at[0]),self.a
         line,moved = a.line+x*self.more,a.moved+x*self.moves[-1]
         ends = [(n, p+x*more) for (n,p),more in zip(a.ends, self.moves)]

@@ -41,7 +41,8 @@ def find_card(
     return next((c for n,c in sorted(CARDS.items(), key=lambda o: -len(o[0])) if plain(n) in plain(name)), None)
 
 # %% ../../nbs/budget/02_hardware.ipynb #3044effa
-SHARES = dict(low=(.45, .15, .5), likely=(.6, .3, .75), high=(.75, .45, .9)) # of the peak for products, of the peak for attention, of the bandwidth
+# of the peak for products, of the peak for attention, of the bandwidth
+SHARES = dict(low=(.45, .15, .5), likely=(.6, .3, .75), high=(.75, .45, .9))
 
 def card_speed(
     card: Card,

@@ -93,8 +93,8 @@ def _row(p):
     k = lambda x: f'{x/1000:,.0f}k' if x>=1e5 else f'{x:,.0f}'
     sure = 'measured' if p.measured else 'at best' if low==high else f'({k(low)}-{k(high)})'
     span = '' if low==high else f'({_hours(p.seconds[1])}-{_hours(p.seconds[2])})'
-    return (p.machine, 'checkpointing' if p.job.checkpointing else 'yes', f'{p.job.micro_batches} x {p.job.batch_size}', f'{p.free/1e9:.0f}',
-            k(likely), sure, _hours(p.seconds[0]), span, f'{p.cost[0]:,.2f}' if p.price else '?')
+    return (p.machine, 'checkpointing' if p.job.checkpointing else 'yes', f'{p.job.micro_batches} x {p.job.batch_size}',
+            f'{p.free/1e9:.0f}', k(likely), sure, _hours(p.seconds[0]), span, f'{p.cost[0]:,.2f}' if p.price else '?')
 
 # %% ../../nbs/budget/04_plan.ipynb #6881c51b
 def plan_text(

@@ -377,7 +377,8 @@ def shares(
     path = Path(path)
     try: events = _events(path)
     except RecursionError: raise ValueError(f'{path}: is no trace of meloformer train --trace (it is nested too deeply)') from None
-    except (OSError, ValueError, EOFError, zlib.error) as e: raise ValueError(f'{path}: is no trace of meloformer train --trace ({e})') from e
+    except (OSError, ValueError, EOFError, zlib.error) as e:
+        raise ValueError(f'{path}: is no trace of meloformer train --trace ({e})') from e
     span = lambda *cats: [(a, b) for cat,_,a,b in events if cat in cats]
     named = lambda own: [(a, b) for cat,name,a,b in events if name==own and cat=='user_annotation' and b>a]
     steps = named('step')
@@ -420,9 +421,11 @@ def _found(m, r):
         snapshot = f"; snapshot in {r['snapshot']}" if r.get('snapshot') else ''
         return ['', f"measured: out of memory ({r['out_of_memory']}){snapshot}"]
     more = ''.join(f', {size_text(r[k])} {w}' for k,w in (('reserved','reserved'), ('process','in the process')) if k in r)
-    return ['', f"measured on {machine()['name']}: {size_text(r['allocated'])} allocated{more} (predicted ÷ allocated {m.total/r['allocated']:.2f})",
-        f"{r['tokens_per_second']:,.0f} tokens/s; a step {r['step_s']:.3f} s: forward {r['forward_s']:.3f}, backward {r['backward_s']:.3f}, "
-        f"optimizer {r['optimizer_s']:.3f}; the first took {r['first_s']:.1f} s, making a batch {r['make_batch_s']:.3f} s"]
+    share = m.total/r['allocated']
+    return ['', f"measured on {machine()['name']}: {size_text(r['allocated'])} allocated{more} (predicted ÷ allocated {share:.2f})",
+        f"{r['tokens_per_second']:,.0f} tokens/s; a step {r['step_s']:.3f} s: forward {r['forward_s']:.3f}, "
+        f"backward {r['backward_s']:.3f}, optimizer {r['optimizer_s']:.3f}; "
+        f"the first took {r['first_s']:.1f} s, making a batch {r['make_batch_s']:.3f} s"]
 
 # %% ../../nbs/budget/03_profile.ipynb #8b2bec0a
 @call_parse
@@ -447,13 +450,15 @@ def profile(
 ):
     "Memory and speed of training: predicted without a card, measured where there is one; the longest window, the largest batch"
     if trace: return print('{device}: busy {busy:.1%} of {seconds:.3f} s, waits for data {waits:.1%}'.format(**shares(trace)))
-    for k,v,may in (('device', device, (None,'cuda','cpu')), ('precision', precision, (None,'bf16','fp32')), ('optimizer', optimizer, ('muon','adamw'))):
+    for k,v,may in (('device', device, (None,'cuda','cpu')), ('precision', precision, (None,'bf16','fp32')),
+                    ('optimizer', optimizer, ('muon','adamw'))):
         if v not in may: raise ValueError(f"--{k} is {' or '.join(filter(None, may))}, not {v!r}")
     here = machine()
     cuda = here['cuda'] if device is None and (measure or phases) else device!='cpu'
     limit = 1e9*memory or (here['memory'] if cuda==here['cuda'] else 80e9)
     Window(length) # says what is wrong with a length
-    job = Job(model_size, length, batch_size, gradient_accumulation_steps, optimizer, checkpointing, mask, two_pass, cuda, (precision or ('bf16' if cuda else 'fp32'))=='bf16')
+    job = Job(model_size, length, batch_size, gradient_accumulation_steps, optimizer, checkpointing, mask,
+              two_pass, cuda, (precision or ('bf16' if cuda else 'fp32'))=='bf16')
     if phases: found,fig = _phases(job, limit, phases),None
     elif max_seq_len or max_batch: found,fig = _limits(job, limit, max_batch, measure)
     else: found,fig = _one(job, limit, measure, out)
@@ -496,6 +501,7 @@ def _phases(job, limit, path):
     part.write_text(json.dumps(t, indent=1)+'\n')
     os.replace(part, path)
     print(f"{t['measured']['tokens_per_second']:,.0f} tokens/s on {t['machine']}")
-    for p in t['phases']: print(f"to step {p['until'] or 'the end'}: {p['micro_batches']} x {p['batch_size']} windows, {p['workers']} workers")
+    for p in t['phases']:
+        print(f"to step {p['until'] or 'the end'}: {p['micro_batches']} x {p['batch_size']} windows, {p['workers']} workers")
     print(f'written to {path}; use it with meloformer train --phases {path}')
     return t

@@ -55,7 +55,8 @@ def _called():
     "A name that the grammar knows for each program"
     res = {DRUMS: 'drums'}
     for said,name in PLAYERS.items():
-        if ',' not in name: res.setdefault(program_of(name), said if program_of(said)==program_of(name) else name) if programs_named(said) else None
+        if ',' in name or not programs_named(said): continue
+        res.setdefault(program_of(name), said if program_of(said)==program_of(name) else name)
     return res
 NAMES = _called()
 
@@ -131,7 +132,8 @@ def mood_of(
     return None
 
 # %% ../../nbs/data/05_captions.ipynb #35be6da1
-WORDINGS = '''A[ {mood}] piece[ in {key}][ for {who}][, {meter}][ at {tempo} bpm][, {density}][, {register} register][, {dynamics}][, {bars} bars].
+WORDINGS = '''A[ {mood}] piece[ in {key}][ for {who}][, {meter}][ at {tempo} bpm]\
+[, {density}][, {register} register][, {dynamics}][, {bars} bars].
 [{tempo} bpm, ][{meter}, ][{key}, ]music[ for {who}][, {density}][, {register} register].
 [{who}][ playing in {key}][ in {meter} time][, tempo {tempo}][, and the texture is {density}].
 Music[ in {key}][ with {who}][. The meter is {meter}][. The tempo is {tempo} bpm][. It is {density}][ and {dynamics}].
@@ -276,7 +278,9 @@ def caption_split(
     part.write_text(''.join(o+'\n' for o in rows))
     with open(part, 'a') as f:
         todo = range(len(rows), len(corpus))
-        for row in tqdm(file_map(partial(_caption_of, path=path, split=split), todo, min(workers, len(todo))), total=len(todo), disable=None, desc=f'caption {split}'): f.write(json.dumps(row)+'\n')
+        for row in tqdm(file_map(partial(_caption_of, path=path, split=split), todo, min(workers, len(todo))),
+                        total=len(todo), disable=None, desc=f'caption {split}'):
+            f.write(json.dumps(row)+'\n')
     os.replace(part, done)
     return done
 
@@ -299,8 +303,10 @@ def caption_page(
         corpus.hid.decode(corpus[i]).save_png(picture)
         lines = [*r['texts'], *(f'(held out) {o}' for o in r['held_out']), *(f'[{a}-{b}] {t}' for a,b,_,t in r['sections'])]
         if mood := r['facts'].get('mood'): lines.append(f'(mood, a guess by a rule: {mood})')
-        body.append(f'<h2>{i}</h2><img src="captions/{i}.png" style="max-width:100%"><ul>'+''.join(f'<li>{escape(o)}</li>' for o in lines)+'</ul>')
-    out.write_text('<!doctype html><meta charset="utf-8"><title>Captions</title><body style="font-family:sans-serif;max-width:60em;margin:auto"><h1>Captions by measurement</h1>'+'\n'.join(body))
+        body.append(f'<h2>{i}</h2><img src="captions/{i}.png" style="max-width:100%"><ul>'
+                    +''.join(f'<li>{escape(o)}</li>' for o in lines)+'</ul>')
+    out.write_text('<!doctype html><meta charset="utf-8"><title>Captions</title>'
+                   '<body style="font-family:sans-serif;max-width:60em;margin:auto"><h1>Captions by measurement</h1>'+'\n'.join(body))
     return out
 
 @call_parse
@@ -312,5 +318,6 @@ def caption(
     "Say in words what each piece of a corpus is like, by measurement; stopped, the same command goes on"
     if page<1: raise ValueError(f'--page is at least 1, not {page}')
     for split in ('train','val'):
-        if (Path(data)/f'{split}.npy').exists() or split=='train': print(caption_split(data, split, (os.cpu_count() or 1) if workers<0 else workers))
+        if (Path(data)/f'{split}.npy').exists() or split=='train':
+            print(caption_split(data, split, (os.cpu_count() or 1) if workers<0 else workers))
     print(caption_page(data, page))

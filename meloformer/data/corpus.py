@@ -57,7 +57,8 @@ class Limits:
             if v > getattr(self, f'max_{k}', np.inf): return f'too many {k}'
         if grid_score(score) < self.min_grid: return 'off the grid'
         if crossing_share(score) > self.max_crossing: return 'across the bars'
-        if self.meters and not {f"{m['numerator']}/{m['denominator']}" for m in score.meters} <= set(self.meters.split()): return 'other meters'
+        if self.meters and not {f"{m['numerator']}/{m['denominator']}" for m in score.meters} <= set(self.meters.split()):
+            return 'other meters'
         return ''
 
 # %% ../../nbs/data/03_corpus.ipynb #cc297952
@@ -101,7 +102,9 @@ def encode_file(
     limits: Limits,
     pedal: bool = False, # Do notes last as long as the sustain pedal holds them?
     beats: str = '' # Folder with `NAME.beats` for `NAME.mid`: when the beats are, see `read_beats`
-) -> dict: # `path` and `reason`; if that is empty also `tokens`, `hash`, `signature`, `content` (of the bytes), `notes`, `bars`, `grid`, `report`; what was mended and left out
+# `path` and `reason`; if that is empty also `tokens`, `hash`, `signature`, `content` (of the bytes), `notes`,
+# `bars`, `grid`, `report`; what was mended and left out
+) -> dict:
     "Read, judge and encode one file; never raises for what is in the file"
     content = content_hash(path)
     try:
@@ -161,7 +164,8 @@ def _local(
     if '://' not in str(path): return Path(path)
     fs,root = filesystem(path)
     with asking(path):
-        here = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'meloformer'/hashlib.sha256(str(path).encode()).hexdigest()[:16]
+        cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')
+        here = cache/'meloformer'/hashlib.sha256(str(path).encode()).hexdigest()[:16]
         here.mkdir(parents=True, exist_ok=True)
         files = {Path(o['name']).name: (o['name'], o['size']) for o in fs.ls(root, detail=True)}
         manifest = fs.cat_file(files['manifest.json'][0]) if 'manifest.json' in files else b''
@@ -179,8 +183,11 @@ def _local(
 def _index(path):
     "The index of a split; what its header claims is compared with the file before there is room for it"
     try: rows = np.load(path, mmap_mode='r')
-    except (SyntaxError, TokenError, RecursionError, OverflowError) as e: raise ValueError(f'{path.name} holds no index') from e # NumPy reads its header as Python
-    if rows.ndim!=1 or not {'shard','offset','length','bars'}<=set(rows.dtype.names or ()) or any(t[0].kind!='u' for t in rows.dtype.fields.values()): raise ValueError(f'{path.name} holds no index')
+    except (SyntaxError, TokenError, RecursionError, OverflowError) as e: # NumPy reads its header as Python
+        raise ValueError(f'{path.name} holds no index') from e
+    if (rows.ndim!=1 or not {'shard','offset','length','bars'}<=set(rows.dtype.names or ())
+            or any(t[0].kind!='u' for t in rows.dtype.fields.values())):
+        raise ValueError(f'{path.name} holds no index')
     return np.array(rows)
 
 # %% ../../nbs/data/03_corpus.ipynb #8166118c
@@ -192,7 +199,9 @@ class Corpus:
     ):
         self.path,self.split = _local(path),split
         f = self.path/'manifest.json'
-        if not f.is_file(): raise ValueError(f'{path}: is no prepared corpus (no manifest.json); make one with: meloformer prepare MIDI_FOLDER {path}')
+        if not f.is_file():
+            raise ValueError(f'{path}: is no prepared corpus (no manifest.json); '
+                             f'make one with: meloformer prepare MIDI_FOLDER {path}')
         self.hid = HID.load(self.path)
         try:
             self.manifest,self.index = read_json(f),_index(self.path/f'{split}.npy')
@@ -200,7 +209,8 @@ class Corpus:
             self.sets = list(self.manifest.get('sets', {'': 0})) # names; one made by an older version has one
             self.shards = [np.memmap(self.path/f'{split}-{i:05}.bin', '<u2', 'c') for i in range(len(np.unique(self.index['shard'])))]
             size = np.array([len(o) for o in self.shards], np.int64)[self.index['shard']]
-            if (self.index['offset']>size-np.minimum(size, self.index['length'])).any() or (self.index['length']>size).any(): raise ValueError('a shard is shorter than the index says')
+            if (self.index['offset']>size-np.minimum(size, self.index['length'])).any() or (self.index['length']>size).any():
+                raise ValueError('a shard is shorter than the index says')
             if (self.set_of>=len(self.sets)).any(): raise ValueError('the index knows more sets than the manifest')
         except (OSError, ValueError, TypeError, LookupError, AttributeError, EOFError, MemoryError) as e:
             raise ValueError(f'{path}: is damaged ({e}); remove it and run meloformer prepare again') from e
@@ -217,20 +227,27 @@ class Corpus:
         if not f.is_file(): return ['']*len(self)
         try:
             with open(f) as rows: names = [r['path'] for r in map(json.loads, rows) if r.get('split')==self.split]
-            if len(names)!=len(self) or not all(isinstance(o, str) for o in names): raise ValueError('it does not have the pieces of the index')
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as e: raise ValueError(f'{f}: is damaged ({e}); remove it, or run meloformer prepare again') from e
+            if len(names)!=len(self) or not all(isinstance(o, str) for o in names):
+                raise ValueError('it does not have the pieces of the index')
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as e:
+            raise ValueError(f'{f}: is damaged ({e}); remove it, or run meloformer prepare again') from e
         return names
-
-    def __len__(self): return len(self.index)
-    def __getitem__(self, i):
-        r = self.index[i]
-        res = self.shards[r['shard']][int(r['offset']):int(r['offset'])+int(r['length'])]
-        if res.max(initial=0) >= len(self.hid): raise ValueError(f'{self.path}: is damaged (piece {i} holds {res.max()}, which is no token); remove it and run meloformer prepare again')
-        return res
 
 # %% ../../nbs/data/03_corpus.ipynb #1612a9c7
 @patch
-def __repr__(self:Corpus): return f'Corpus({len(self)} pieces, {int(self.index["length"].sum()):,} tokens, split={self.split!r})'
+def __len__(self:Corpus): return len(self.index)
+
+@patch
+def __getitem__(self:Corpus, i):
+    r = self.index[i]
+    res = self.shards[r['shard']][int(r['offset']):int(r['offset'])+int(r['length'])]
+    if res.max(initial=0) < len(self.hid): return res
+    raise ValueError(f'{self.path}: is damaged (piece {i} holds {res.max()}, which is no token); '
+                     'remove it and run meloformer prepare again')
+
+@patch
+def __repr__(self:Corpus):
+    return f'Corpus({len(self)} pieces, {int(self.index["length"].sum()):,} tokens, split={self.split!r})'
 
 # %% ../../nbs/data/03_corpus.ipynb #8723ab49
 @contextmanager
@@ -241,7 +258,8 @@ def _naming(path):
     except KeyboardInterrupt: raise KeyboardInterrupt('the same command goes on from here') from None
 
 # %% ../../nbs/data/03_corpus.ipynb #88a93fae
-RECORD = np.dtype([('kept','?'), ('hash','u8'), ('offset','u8'), ('length','u4'), ('crc','u4'), ('line','u8'), ('signature','u4',64), ('content','u1',16)])
+RECORD = np.dtype([('kept','?'), ('hash','u8'), ('offset','u8'), ('length','u4'), ('crc','u4'), ('line','u8'),
+                   ('signature','u4',64), ('content','u1',16)])
 
 class Journal:
     "What became of the files so far, in a folder"
@@ -271,7 +289,8 @@ class Journal:
         t = r.pop('tokens', np.zeros(0, np.uint16)).astype('<u2').tobytes()
         signature,content = r.pop('signature', 0),np.frombuffer(r.pop('content', b'') or bytes(16), 'u1')
         line = (json.dumps(r)+'\n').encode()
-        own = np.array([(not r['reason'], int(r.get('hash', '0')[:16], 16), self.ends[0], len(t)//2, zlib.crc32(t), self.ends[1]+len(line), signature, content)], RECORD)
+        own = np.array([(not r['reason'], int(r.get('hash', '0')[:16], 16), self.ends[0], len(t)//2, zlib.crc32(t),
+                         self.ends[1]+len(line), signature, content)], RECORD)
         for f,b in zip(self.files, (t, line, own.tobytes())):
             with _naming(f.name):
                 if f.write(b) < len(b): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -280,7 +299,8 @@ class Journal:
     def __iter__(self):
         "Rows, with `tokens` where there are any"
         with open(self.path/'tokens.bin', 'rb') as tokens, open(self.path/'rows.jsonl') as rows:
-            for line,r in zip(rows, self.records()): yield json.loads(line)|dict(tokens=np.frombuffer(tokens.read(2*int(r['length'])), '<u2'))
+            for line,r in zip(rows, self.records()):
+                yield json.loads(line)|dict(tokens=np.frombuffer(tokens.read(2*int(r['length'])), '<u2'))
 
     def close(self):
         for f in self.files: f.close()
@@ -307,7 +327,8 @@ def _tied(pairs, bundles):
 
 # %% ../../nbs/data/03_corpus.ipynb #9a369577
 def _copies(records, max_overlap, group_overlap):
-    "For each record the one before it that it is a copy of, or -1; whether the copy is exact; which stand for themselves; and pairs of these that are tied"
+    ("For each record the one before it that it is a copy of, or -1; whether the copy is exact; "
+     "which stand for themselves; and pairs of these that are tied")
     of,exact = np.full(len(records), -1),np.zeros(len(records), bool)
     kept = np.flatnonzero(records['kept'])
     _,first,back = np.unique(records['hash'][kept], return_index=True, return_inverse=True)
@@ -384,7 +405,8 @@ def _assemble(journal, plan, path, val_share, max_overlap, group_overlap, bundle
     for k in SEEN.names: seen[k] = journal.records()[k]
     seen.tofile(path/'files.records')
     sets = {k: dict(v) for k,v in sets.items()}
-    return dict(files=len(of), sets=sets, counts=dict(counts), tokens=dict(tokens), notes=dict(notes), bars=dict(bars), rules=dict(report), mended=dict(mended), dropped=dict(dropped))
+    return dict(files=len(of), sets=sets, counts=dict(counts), tokens=dict(tokens), notes=dict(notes), bars=dict(bars),
+                rules=dict(report), mended=dict(mended), dropped=dict(dropped))
 
 # %% ../../nbs/data/03_corpus.ipynb #82d09a28
 FIT = (4096, 8192, 12288, 16384, 32768)
@@ -426,7 +448,8 @@ class Plan:
 # %% ../../nbs/data/03_corpus.ipynb #82d09a31
 def _flags(how):
     "What must be the same for all of a corpus, by the names of the flags"
-    return {**how['limits'], 'positions_per_beat': how['hid']} | {k: how[k] for k in ('pedal','beats','val_share','max_overlap','group_overlap','together')}
+    return {**how['limits'], 'positions_per_beat': how['hid']} | {
+        k: how[k] for k in ('pedal','beats','val_share','max_overlap','group_overlap','together')}
 
 def _check_manifest(info):
     "`ValueError` or `TypeError` if what a corpus grows from is not of the kind that `build` wrote"
@@ -434,12 +457,13 @@ def _check_manifest(info):
         if type(info[k]) is not kind: raise ValueError(f'{k} is no {kind.__name__}')
     if not all(type(o) is str for k in ('sources','links') for o in info[k]): raise ValueError('sources and links are texts')
     ends = info['ends']
-    if not ends or not all(type(o) is int for o in ends) or sorted(ends)!=ends or ends[0]<0 or ends[-1]!=info['files']: raise ValueError('ends are not those of its sources')
-
+    if not ends or not all(type(o) is int for o in ends) or sorted(ends)!=ends or ends[0]<0 or ends[-1]!=info['files']:
+        raise ValueError('ends are not those of its sources')
 
 # %% ../../nbs/data/03_corpus.ipynb #82d09a33
 MOST_LINE = 1<<20 # characters
-ROW = dict(path=str, reason=str, set=str, detail=str, split=str, hash=str, notes=int, bars=int, grid=(int, float), meters=dict, report=dict, notices=dict, dropped=dict)
+ROW = dict(path=str, reason=str, set=str, detail=str, split=str, hash=str, notes=int, bars=int, grid=(int, float),
+           meters=dict, report=dict, notices=dict, dropped=dict)
 
 def _checked_row(line, i, kept):
     "A line of `files.jsonl`, where it is one; `kept`: does its record say that it has tokens?"
@@ -448,13 +472,17 @@ def _checked_row(line, i, kept):
     except (ValueError, RecursionError): r = None
     if not isinstance(r, dict): raise ValueError(f'line {i} is no row')
     least = {'path','reason','set'} | ({'hash','notes','bars','meters','report','notices','dropped'} if kept else set())
-    counts = [o for k in ('meters','report','notices','dropped') for o in (r[k].values() if isinstance(r.get(k), dict) else ())]+[r.get(k, 0) for k in ('notes','bars')]
+    counts = [o for k in ('meters','report','notices','dropped')
+              for o in (r[k].values() if isinstance(r.get(k), dict) else ())]+[r.get(k, 0) for k in ('notes','bars')]
     wrong = [k for k,v in r.items() if k not in ROW or not isinstance(v, ROW[k])]+sorted(least-r.keys())
-    if not wrong and (any(type(o) is not int or not 0<=o<1<<32 for o in counts) or r.get('split', 'train') not in ('train','val') or not r.get('notices', {}).keys()<=NOTICES.keys()): wrong = ['counts']
-    if not wrong and kept and not (re.fullmatch('[0-9a-f]{40}', r['hash']) and {'merged','cut','crowded'}<=r['report'].keys()): wrong = ['hash']
-    if wrong or ('split' in r)!=(not r['reason']) or 'split' in r and not kept: raise ValueError(f'line {i} is not what became of a file: {", ".join(wrong) or "reason"}')
+    if not wrong and (any(type(o) is not int or not 0<=o<1<<32 for o in counts)
+                      or r.get('split', 'train') not in ('train','val') or not r.get('notices', {}).keys()<=NOTICES.keys()):
+        wrong = ['counts']
+    if not wrong and kept and not (re.fullmatch('[0-9a-f]{40}', r['hash']) and {'merged','cut','crowded'}<=r['report'].keys()):
+        wrong = ['hash']
+    if wrong or ('split' in r)!=(not r['reason']) or 'split' in r and not kept:
+        raise ValueError(f'line {i} is not what became of a file: {", ".join(wrong) or "reason"}')
     return r
-
 
 # %% ../../nbs/data/03_corpus.ipynb #82d09a2e
 @patch
@@ -475,7 +503,8 @@ def write(self:Plan,
                 if str(p) in seen and seen[str(p)] in (b'', content): continue
                 if len(sources)>1: own[str(p)] = content
                 data = p.data if isinstance(p, Member) else None
-                rows.write(json.dumps([str(p), set_of(p, source), None if data is None else members.tell(), len(data or b''), getattr(p, 'why', ''), known.get(content)])+'\n')
+                rows.write(json.dumps([str(p), set_of(p, source), None if data is None else members.tell(),
+                                       len(data or b''), getattr(p, 'why', ''), known.get(content)])+'\n')
                 members.write(data or b'')
                 total += 1
             seen |= own
@@ -488,7 +517,8 @@ class Old:
     "What a corpus knows of the files that it was made from"
     def __init__(self, out, how):
         self.out,f = out,out/'manifest.json'
-        if not f.is_file(): raise ValueError(f'{printable(out)}: exists already, and is no corpus that could grow; choose another folder or remove it')
+        if not f.is_file():
+            raise ValueError(f'{printable(out)}: exists already, and is no corpus that could grow; choose another folder or remove it')
         with self._sound(f):
             self.info = read_json(f)
             version = self.info.get('version')
@@ -496,10 +526,13 @@ class Old:
             raise ValueError(f'{printable(out)}: was prepared by another version, and cannot grow; prepare all of it into a new folder')
         with self._sound(f): was = _flags(self.info)
         for k,v in _flags(how).items():
-            if was[k]!=v: raise ValueError(f'{printable(out)}: was prepared with --{k} {was[k]}, not {v}; give the same to add to it, or choose another folder')
+            if was[k]!=v:
+                raise ValueError(f'{printable(out)}: was prepared with --{k} {was[k]}, not {v}; '
+                                 'give the same to add to it, or choose another folder')
         with self._sound(f): _check_manifest(self.info)
         with self._sound(out/'files.records'): # its size is known before there is room for it
-            if (out/'files.records').stat().st_size!=self.info['files']*SEEN.itemsize: raise ValueError(f"it is not of {self.info['files']} files, as the manifest says")
+            if (out/'files.records').stat().st_size!=self.info['files']*SEEN.itemsize:
+                raise ValueError(f"it is not of {self.info['files']} files, as the manifest says")
             self.records = np.fromfile(out/'files.records', SEEN)
 
     @contextmanager
@@ -529,7 +562,9 @@ def results(self:Old):
     "What `encode_file` gave for each file; copies have no tokens, for they will be copies again"
     tokens = {o: iter(Corpus(self.out, o)) for o in ('train','val')}
     def next_of(split):
-        if (t := next(tokens[split], None)) is None: raise ValueError(f'{printable(self.out)}: is damaged (files.jsonl knows more pieces than the shards hold); remove it and prepare it again')
+        if (t := next(tokens[split], None)) is None:
+            raise ValueError(f'{printable(self.out)}: is damaged (files.jsonl knows more pieces than the shards hold); '
+                             'remove it and prepare it again')
         return t
     for r,o in zip(self.rows(), self.records):
         split,_ = r.pop('split', None),r.pop('set')
@@ -550,7 +585,8 @@ def _work(path, encode):
 # %% ../../nbs/data/03_corpus.ipynb #82d09a2c
 @contextmanager
 def _begin(sources, out, how):
-    "The folder where the work is done, with its plan; what is there already is used if it was made for the same; and the corpus that grows, if one does"
+    ("The folder where the work is done, with its plan; what is there already is used if it was made for the same; "
+     "and the corpus that grows, if one does")
     part = out.with_name(out.name+'.part')
     if out.exists() and not part.exists(): Old(out, how) # an error leaves nothing behind
     part.mkdir(parents=True, exist_ok=True)
@@ -559,7 +595,8 @@ def _begin(sources, out, how):
         except OSError: raise ValueError(f'{printable(out)}: another meloformer prepare is working on it') from None
         if not out.exists() and (part/'old').exists(): os.replace(part/'old', out) # it was killed between two moves
         old = Old(out, how) if out.exists() else None
-        f,settings = part/'settings.json',json.dumps([_flags(how), how['sources'], old and old.info['fingerprint'], old and old.info['sources']])
+        f = part/'settings.json'
+        settings = json.dumps([_flags(how), how['sources'], old and old.info['fingerprint'], old and old.info['sources']])
         if not f.exists() or f.read_text()!=settings:
             for o in part.iterdir():
                 if o.name!='lock': shutil.rmtree(o) if o.is_dir() else o.unlink()
@@ -593,7 +630,8 @@ def _useless(info):
     "Why nobody can train on what was prepared, or nothing"
     source = printable(info['source'])
     if not info['counts'].get('kept'): return f'{source}: no file could be kept: {_reasons(info)}'
-    if not info['tokens'].get('train'): return f'{source}: every piece fell into the validation split; give more files or a smaller --val_share'
+    if not info['tokens'].get('train'):
+        return f'{source}: every piece fell into the validation split; give more files or a smaller --val_share'
 
 def _publish(info, done, out, before):
     "Write what is to be read of a corpus, and put it where it belongs; one that was there goes to `before`"
@@ -631,7 +669,8 @@ def build(
         work = partial(_work, encode=partial(encode_file, hid=hid, limits=limits, pedal=pedal, beats=beats))
         results = file_map(work, (p for p,_ in plan.since(journal.n)), min(workers, total-journal.n), _lost, seconds, dask)
         try:
-            for r in tqdm(results, total=total, initial=journal.n, unit='file', disable=None if progress else True, desc='prepare'): journal.add(r)
+            for r in tqdm(results, total=total, initial=journal.n, unit='file', disable=None if progress else True, desc='prepare'):
+                journal.add(r)
         finally:
             results.close()
             journal.close()
@@ -658,19 +697,26 @@ def _listing(counts): return ', '.join(f"{v:,} {k.replace('_', ' ')}" for k,v in
 def _reasons(info): return _listing({k: v for k,v in info['counts'].items() if k!='kept'})
 
 # %% ../../nbs/data/03_corpus.ipynb #84168689
-def _links_left_out(links): return [f'linked folders, not followed, to be prepared by paths of their own: {", ".join(links)}'] if links else []
+def _links_left_out(links):
+    return [f'linked folders, not followed, to be prepared by paths of their own: {", ".join(links)}'] if links else []
 
 def summary(
     info: dict # A manifest
 ) -> str:
     "What became of the files, in a few lines"
     c,tok,notes,bars = (info[o] for o in ('counts','tokens','notes','bars'))
-    res = [f"{info['files']} files: {c['kept']} kept" + (f', {info["files"]-c["kept"]} dropped ({_reasons(info)})' if info['files']>c['kept'] else '')]
-    for s in tok: res.append(f'{s}: {tok[s]:,} tokens, {notes[s]:,} notes, {bars[s]:,} bars; {tok[s]/notes[s]:.2f} tokens a note, {tok[s]/bars[s]:.0f} a bar')
-    if 'val' not in tok: res.append('no validation: all pieces are for training, so a run on them is not measured; ' + ('give a --val_share above 0' if not info['val_share'] else 'they are one group, so give more files'))
+    res = [f"{info['files']} files: {c['kept']} kept"
+           + (f', {info["files"]-c["kept"]} dropped ({_reasons(info)})' if info['files']>c['kept'] else '')]
+    for s in tok:
+        res.append(f'{s}: {tok[s]:,} tokens, {notes[s]:,} notes, {bars[s]:,} bars; '
+                   f'{tok[s]/notes[s]:.2f} tokens a note, {tok[s]/bars[s]:.0f} a bar')
+    if 'val' not in tok:
+        res.append('no validation: all pieces are for training, so a run on them is not measured; '
+                   + ('give a --val_share above 0' if not info['val_share'] else 'they are one group, so give more files'))
     if len(info['sets']) > 1: # files.jsonl has the rest
         for k,v in info['sets'].items():
-            res.append(f"set {printable(k) or '(none)'}: {v.get('kept', 0)} of {v['files']} files, {v.get('train', 0):,} tokens for training, {v.get('val', 0):,} for validation")
+            res.append(f"set {printable(k) or '(none)'}: {v.get('kept', 0)} of {v['files']} files, "
+                       f"{v.get('train', 0):,} tokens for training, {v.get('val', 0):,} for validation")
     res.append('whole in a window: '+', '.join(f'{v:.0%} in {int(k):,}' for k,v in info['fits'].items())+' tokens')
     if info['mended']: res.append(f"mended, in files: {_listing(info['mended'])}")
     if info['dropped']: res.append(f"not kept, in events: {_listing(info['dropped'])}")
@@ -740,7 +786,8 @@ def _fate(
     if r['reason']: return 0,f"left out: {r['reason']}",r.get('detail', '')
     report,dropped = r['report'],_listing(r['dropped'])
     how = in_words(r['notices'])+([grid_remark(report)] if any(report[o] for o in ('merged','cut','crowded')) else [])
-    return (1 if how else 2),'kept for '+('training' if r['split']=='train' else 'validation'),'; '.join(how+([f'not kept: {dropped}'] if dropped else []))
+    said = 'kept for '+('training' if r['split']=='train' else 'validation')
+    return (1 if how else 2),said,'; '.join(how+([f'not kept: {dropped}'] if dropped else []))
 
 def _fates_table(path):
     "The fates as HTML"
@@ -753,23 +800,36 @@ def _fates_table(path):
     more = f'<p>{n-len(rows):,} more stand in files.jsonl.' if n>len(rows) else ''
     return '<table><tr><th>File<th>Fate<th>Why, or what was mended\n'+'\n'.join(rows)+f'\n</table>{more}'
 
-
 # %% ../../nbs/data/03_corpus.ipynb #b467fa20
 def _report(info, path):
     "A page that needs no other file"
     f = io.BytesIO()
     _pictures(info, path).savefig(f, format='png', dpi=110, metadata=dict(Software=None))
-    title = escape(printable(info['source']))
+    title,picture = escape(printable(info['source'])),base64.b64encode(f.getvalue()).decode()
     return f"""<!doctype html><meta charset=utf-8><title>{title}</title>
-<style>body {{font: 15px sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem}} pre {{white-space: pre-wrap}} img {{max-width: 100%}}
-table {{border-collapse: collapse; font-size: 13px}} td, th {{text-align: left; vertical-align: top; padding: .2rem .6rem; border-top: 1px solid #ddd; overflow-wrap: anywhere}} td:nth-child(2) {{overflow-wrap: normal}}</style>
-<h1>{title}</h1><pre>{escape(summary(info))}</pre><img alt="Lengths, grid scores, fates, meters, instruments and chords" src="data:image/png;base64,{base64.b64encode(f.getvalue()).decode()}">
+<style>body {{font: 15px sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem}}
+pre {{white-space: pre-wrap}} img {{max-width: 100%}}
+table {{border-collapse: collapse; font-size: 13px}}
+td, th {{text-align: left; vertical-align: top; padding: .2rem .6rem; border-top: 1px solid #ddd; overflow-wrap: anywhere}}
+td:nth-child(2) {{overflow-wrap: normal}}</style>
+<h1>{title}</h1><pre>{escape(summary(info))}</pre>
+<img alt="Lengths, grid scores, fates, meters, instruments and chords" src="data:image/png;base64,{picture}">
 <h2>Every file</h2>
 {_fates_table(path)}
 """
 
-
 # %% ../../nbs/data/03_corpus.ipynb #60f026e0
+def _check_flags(val_share, drums_alone, meters, together, beats, **overlaps):
+    "Refuse what no corpus can be made with"
+    if not 0 <= val_share < 1: raise ValueError(f'--val_share is a share from 0 to below 1, not {val_share}')
+    if not 0 <= drums_alone <= 1: raise ValueError(f'--drums_alone is a share from 0 to 1, not {drums_alone}')
+    for o in meters.split(): parse_meter(o)
+    try: re.compile(together)
+    except re.error as e: raise ValueError(f'--together {together!r} is no regular expression ({e})') from None
+    if beats and not Path(beats).is_dir(): raise ValueError(f'{printable(beats)}: there is no such folder of beats')
+    for k,v in overlaps.items():
+        if not 0 < v <= 1: raise ValueError(f'--{k} is a share above 0 and up to 1, not {v}')
+
 def _last(names):
     "As `cp` has it: the last of the names is where things go"
     if len(names)<2: raise ValueError(f'where to? name the folder to make: meloformer prepare {printable(names[0])} --out DATA')
@@ -783,7 +843,8 @@ def _say(text):
 # %% ../../nbs/data/03_corpus.ipynb #86dcb1a2
 @call_parse
 def prepare(
-    source: Param('Folders, MIDI files, zip or tar archives, Parquet tables, texts with a path a line, or addresses such as s3://, https:// or hf://', str, opt=False, nargs='+'),
+    source: Param('Folders, MIDI files, zip or tar archives, Parquet tables, texts with a path a line, '
+                  'or addresses such as s3://, https:// or hf://', str, opt=False, nargs='+'),
     out: str = None, # Folder to write the corpus to (default: the last that is named)
     positions_per_beat: int = 24, # Grid positions a quarter note: 4, 8, 12, 24 or 48
     val_share: float = .05,    # Share of the pieces kept for validation
@@ -806,21 +867,17 @@ def prepare(
     beats: str = '',           # Folder with NAME.beats for NAME.mid (lines of second and number in the bar): lay the bars there
     dask: str = ''             # Address of a Dask scheduler: use its workers instead
 ):
-    "Turn MIDI files (the first folders of a source are the sets) into tokens: read, filter, de-duplicate, split, write; stopped, the same command goes on"
+    ("Turn MIDI files (the first folders of a source are the sets) into tokens: "
+     "read, filter, de-duplicate, split, write; stopped, the same command goes on")
     if not out: source,out = _last(listify(source))
-    limits = Limits(min_notes, max_notes, min_beats, max_beats, min_pitches, min_seconds, max_seconds, min_grid, max_crossing, meters, drums_alone)
-    if not 0 <= val_share < 1: raise ValueError(f'--val_share is a share from 0 to below 1, not {val_share}')
-    if not 0 <= drums_alone <= 1: raise ValueError(f'--drums_alone is a share from 0 to 1, not {drums_alone}')
-    for o in meters.split(): parse_meter(o)
-    try: re.compile(together)
-    except re.error as e: raise ValueError(f'--together {together!r} is no regular expression ({e})') from None
-    if beats and not Path(beats).is_dir(): raise ValueError(f'{printable(beats)}: there is no such folder of beats')
-    for k,v in dict(max_overlap=max_overlap, group_overlap=group_overlap).items():
-        if not 0 < v <= 1: raise ValueError(f'--{k} is a share above 0 and up to 1, not {v}')
+    limits = Limits(min_notes, max_notes, min_beats, max_beats, min_pitches, min_seconds, max_seconds, min_grid,
+                    max_crossing, meters, drums_alone)
+    _check_flags(val_share, drums_alone, meters, together, beats, max_overlap=max_overlap, group_overlap=group_overlap)
     info = build(source, out, HID(positions_per_beat), limits, val_share, (os.cpu_count() or 1) if workers<0 else workers, pedal=pedal,
         max_overlap=max_overlap, group_overlap=group_overlap, dask=dask, beats=beats, together=together)
     _say(summary(info))
-    _say(f'written to {printable(out)}; every file and its fate: {printable(Path(out)/"files.jsonl")}; in pictures: {printable(Path(out)/"report.html")}')
+    _say(f'written to {printable(out)}; every file and its fate: {printable(Path(out)/"files.jsonl")}; '
+         f'in pictures: {printable(Path(out)/"report.html")}')
 
 # %% ../../nbs/data/03_corpus.ipynb #15c673ee
 def check_file(path, hid):

@@ -30,9 +30,11 @@ class Window:
     n_summaries: int = None   # Places for bar summaries (default: one in 32, a multiple of 64)
 
     def __post_init__(self):
-        if self.max_seq_len%128 or self.max_seq_len<256: raise ValueError(f'max_seq_len is a multiple of 128 from 256 on, not {self.max_seq_len}')
+        if self.max_seq_len%128 or self.max_seq_len<256:
+            raise ValueError(f'max_seq_len is a multiple of 128 from 256 on, not {self.max_seq_len}')
         if self.n_summaries is None: object.__setattr__(self, 'n_summaries', -(-self.max_seq_len//32//64)*64)
-        if not 0 < self.n_summaries < self.max_seq_len: raise ValueError(f'n_summaries lies between 0 and max_seq_len, not {self.n_summaries}')
+        if not 0 < self.n_summaries < self.max_seq_len:
+            raise ValueError(f'n_summaries lies between 0 and max_seq_len, not {self.n_summaries}')
 
     @property
     def tokens(self):
@@ -249,7 +251,8 @@ def assemble(
     for d,i in zip(docs, starts): labels[i:i+max(0, d.silent-1)] = IGNORE
     fill = lambda x,v: np.concatenate([x, np.full(window.tokens-len(x), v)]).astype(np.int64)
     extra = {k: fill(v, 0) for k,v in extra.items()}
-    return dict(tokens=fill(t, PAD), labels=fill(labels, IGNORE)) | {k: fill(getattr(s, k), AT_PADDING.get(k, 0)) for k in COORDINATES} | extra
+    return (dict(tokens=fill(t, PAD), labels=fill(labels, IGNORE))
+            | {k: fill(getattr(s, k), AT_PADDING.get(k, 0)) for k in COORDINATES} | extra)
 
 # %% ../../nbs/data/04_packing.ipynb #b32a188e
 class Order:

@@ -58,7 +58,9 @@ def similar(
     signatures: np.ndarray, # uint32, shape (n, 64); a memory map will do
     least: float = .5, # Overlap from which two songs count as similar
     rows: int = 4      # Numbers that must agree for a comparison
-) -> tuple: # Index of the smallest member of each song's group, shape (n,); pairs that were found, the smaller index first, (m, 2); and their overlaps, (m,)
+# Index of the smallest member of each song's group, shape (n,); pairs that were found, the smaller index first,
+# (m, 2); and their overlaps, (m,)
+) -> tuple:
     "Groups of songs that share many bars"
     n = len(signatures)
     pairs = []

@@ -80,7 +80,8 @@ class _Budget:
     def take(self, b):
         "The same bytes, or an error if they are too many"
         self.left -= len(b)
-        if self.left<0: raise ValueError(f'{printable(self.path)}: holds more than {RATIO} times its size; unpack it yourself if you trust it')
+        if self.left<0:
+            raise ValueError(f'{printable(self.path)}: holds more than {RATIO} times its size; unpack it yourself if you trust it')
         return b
 
 class _Counted:
@@ -91,7 +92,8 @@ class _Counted:
 def _wanted(name, first):
     "Is this a MIDI file by its name or its first bytes, and in no folder whose name begins with a dot?"
     *folders,own = name.replace('\0', '').split('/')
-    return not any(re.match(r'\.[^.]', o) for o in folders) and (Path(own).suffix.lower() in SUFFIXES or (not Path(own).suffix and _begins(first)))
+    hidden = any(re.match(r'\.[^.]', o) for o in folders)
+    return not hidden and (Path(own).suffix.lower() in SUFFIXES or (not Path(own).suffix and _begins(first)))
 
 def _member(source, name, size, read):
     "A member with at most `MOST` bytes; `read` gives as many as it is told"
@@ -105,7 +107,8 @@ def _zip(f, source, size):
     "Members of a zip, in the order of its list"
     budget = _Budget(source, size)
     try: z = zipfile.ZipFile(f)
-    except (zipfile.BadZipFile, ValueError, OverflowError) as e: raise ValueError(f'{printable(source)}: is no whole zip archive ({e})') from e
+    except (zipfile.BadZipFile, ValueError, OverflowError) as e:
+        raise ValueError(f'{printable(source)}: is no whole zip archive ({e})') from e
     with z:
         for o in z.infolist():
             if o.is_dir(): continue
@@ -114,7 +117,8 @@ def _zip(f, source, size):
             try:
                 first = b'' if Path(o.filename).suffix else read(12)
                 if _wanted(o.filename, first): yield _member(source, o.filename, o.file_size, read)
-            except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError, zlib.error, lzma.LZMAError) as e: yield Member(f'{source}/{o.filename}', why=f'cannot be unpacked ({e})')
+            except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError, zlib.error, lzma.LZMAError) as e:
+                yield Member(f'{source}/{o.filename}', why=f'cannot be unpacked ({e})')
 
 # %% ../../nbs/data/00_sources.ipynb #50c00010
 class _Header(tarfile.TarInfo):
@@ -122,7 +126,8 @@ class _Header(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, *args):
         res = super().frombuf(*args)
-        if res.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK) and not 0<=res.size<=1<<20:
+        if res.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+                        tarfile.GNUTYPE_LONGLINK) and not 0<=res.size<=1<<20:
             raise tarfile.ReadError('a header of more than a megabyte')
         return res
 
@@ -139,7 +144,8 @@ def _tar(f, source, size):
                 s = t.extractfile(o)
                 first = b'' if Path(o.name).suffix else s.read(12)
                 if _wanted(o.name, first): yield _member(source, o.name, o.size, lambda n: first+s.read(n))
-    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as e: raise ValueError(f'{printable(source)}: is no whole tar archive ({e})') from e
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as e:
+        raise ValueError(f'{printable(source)}: is no whole tar archive ({e})') from e
 
 # %% ../../nbs/data/00_sources.ipynb #50c00012
 def _parquet(f, source, size):
@@ -149,7 +155,8 @@ def _parquet(f, source, size):
     def is_bytes(t): return pa.types.is_binary(t) or pa.types.is_large_binary(t)
     try:
         table,budget = pq.ParquetFile(f),_Budget(source, size)
-        names = [o.name for o in table.schema_arrow if is_bytes(o.type) or (pa.types.is_struct(o.type) and o.type.get_field_index('bytes')>=0 and is_bytes(o.type.field('bytes').type))]
+        inner = lambda o: pa.types.is_struct(o.type) and o.type.get_field_index('bytes')>=0 and is_bytes(o.type.field('bytes').type)
+        names = [o.name for o in table.schema_arrow if is_bytes(o.type) or inner(o)]
         if len(names)!=1: raise ValueError(f'{printable(source)}: has {len(names)} columns of bytes; one of MIDI files is what it takes')
         i = 0
         for batch in table.iter_batches(64, columns=names):
@@ -160,7 +167,8 @@ def _parquet(f, source, size):
     except (pa.ArrowException, OSError) as e: raise ValueError(f'{printable(source)}: is no whole Parquet table ({e})') from e
 
 # %% ../../nbs/data/00_sources.ipynb #50c00013
-INSIDE = {'.zip': _zip, '.tar': _tar, '.tgz': _tar, '.tbz2': _tar, '.txz': _tar, '.tar.gz': _tar, '.tar.bz2': _tar, '.tar.xz': _tar, '.parquet': _parquet}
+INSIDE = {'.zip': _zip, '.tar': _tar, '.tgz': _tar, '.tbz2': _tar, '.txz': _tar, '.tar.gz': _tar, '.tar.bz2': _tar,
+          '.tar.xz': _tar, '.parquet': _parquet}
 
 def _inside(name):
     "What reads the files in a file of this name, if anything does"
@@ -174,7 +182,9 @@ def filesystem(
     try: import fsspec
     except ImportError: raise ValueError(f"{address}: needs the package fsspec: pip install 'meloformer[remote]'") from None
     try: return fsspec.core.url_to_fs(str(address))
-    except ImportError as e: raise ValueError(f"{address}: needs a package ({' '.join(str(e).split())}): pip install 'meloformer[remote]' has those for s3, https and hf") from None
+    except ImportError as e:
+        raise ValueError(f"{address}: needs a package ({' '.join(str(e).split())}): "
+                         "pip install 'meloformer[remote]' has those for s3, https and hf") from None
     except (OSError, ValueError) as e: raise ValueError(f'{address}: could not be read ({" ".join(str(e).split())})') from e
 
 @contextmanager
@@ -188,7 +198,6 @@ def asking(
         if ours or type(e).__module__=='builtins' and not isinstance(e, (OSError, ImportError, ValueError)): raise
         raise ValueError(f'{address}: could not be read ({" ".join(str(e).split()) or type(e).__name__})') from e
 
-
 # %% ../../nbs/data/00_sources.ipynb #50c00016
 MOST_LIST = 1<<30 # bytes
 
@@ -201,7 +210,9 @@ def _listed(p):
     if len(data)>MOST_LIST: raise ValueError(f'{printable(p)}: is larger than {MOST_LIST>>20:,} MB; give the paths in several lists')
     data = data.removeprefix(codecs.BOM_UTF8)
     if data.startswith(utf_16): data = data.decode('utf-16', 'replace').encode()
-    if b'\0' in data or '\ufffd'.encode() in data: raise ValueError(f'{printable(p)}: is neither a MIDI file ({", ".join(sorted(SUFFIXES))}), an archive ({", ".join(INSIDE)}) nor a text file of paths')
+    if b'\0' in data or '\ufffd'.encode() in data:
+        raise ValueError(f'{printable(p)}: is neither a MIDI file ({", ".join(sorted(SUFFIXES))}), '
+                         f'an archive ({", ".join(INSIDE)}) nor a text file of paths')
     lines = [o for o in os.fsdecode(data).replace('\r\n', '\n').split('\n') if o.strip()]
     if not lines: raise ValueError(f'{printable(p)}: names no files; write one path a line')
     if p.suffix.lower()!='.jsonl': return [Path(o) for o in lines]
@@ -224,10 +235,10 @@ def _far(address):
             m = _member(address, name, fs.size(o) or 0, read)
             yield m if folder else Member(address, m.data, m.why)
 
-
 # %% ../../nbs/data/00_sources.ipynb #50c00017
 def walk_midi(
-    source, # A folder (searched to any depth), a MIDI file, an archive, a Parquet table, a text with a path a line, or an address of one of them
+    # A folder (searched to any depth), a MIDI file, an archive, a Parquet table, a text with a path a line, or an address of one of them
+    source,
     links: list = None # Gets the linked folders, which are left out
 ): # Yields paths, or `Member`s; those of a folder are sorted
     "The MIDI files that `source` stands for, one by one; `ValueError` says what is wrong if there are none"

@@ -48,7 +48,8 @@ def token_nats(
     context: int = 0    # Tokens of a window; 0: the whole piece
 ) -> np.ndarray: # Nats of each token, shape (T,); 0 for the first
     "How surprised the model is by each token of a piece"
-    tokens,res,edges,device = np.asarray(tokens).astype(np.int64),np.zeros(len(tokens)),piece_edges(hid, tokens),next(model.parameters()).device
+    res,edges,device = np.zeros(len(tokens)),piece_edges(hid, tokens),next(model.parameters()).device
+    tokens = np.asarray(tokens).astype(np.int64)
     for s,i,j in spans(edges, context or len(tokens)):
         part,n,S = restated(hid, tokens, int(edges[s]), int(edges[j])),int(edges[j]-max(edges[i], 1)),-(-(j-s)//64)*64
         window = Window(max(256, -(-(S+len(part))//128)*128), S)
@@ -103,7 +104,8 @@ def measure_bits(
             t = t[:max(edges[1], edges[edges<=longest][-1])]
             whole = token_nats(model, hid, t)
             nats = {c: token_nats(model, hid, t, c) if len(t)>c else whole for c in contexts}|dict(whole=whole)
-            res.append(dict(piece=i, set=val.sets[val.set_of[i]], **_sums(hid, t, uni[t], np.append(uni[t[0]], bi[t[:-1], t[1:]]), nats, contexts)))
+            res.append(dict(piece=i, set=val.sets[val.set_of[i]],
+                            **_sums(hid, t, uni[t], np.append(uni[t[0]], bi[t[:-1], t[1:]]), nats, contexts)))
             bar.update(len(t))
     return res
 
@@ -118,7 +120,8 @@ def _row(name, rows):
     notes,col = np.array([r['notes'] for r in rows]),lambda k,of='nats',rs=rows: np.array([r[of][k] for r in rs])
     bits = {str(k): _bits(col(k), notes, draws) for k in rows[0]['nats']}
     less = lambda a,b: _bits(col(a)-col(b), notes, draws)
-    res = dict(set=name, pieces=len(rows), notes=int(notes.sum()), bits=bits, under_copying=less('copying', 'whole'), by_memory=less('whole', 'memory'), gained={})
+    res = dict(set=name, pieces=len(rows), notes=int(notes.sum()), bits=bits, under_copying=less('copying', 'whole'),
+               by_memory=less('whole', 'memory'), gained={})
     if not late: return res
     far,short = resample(len(late), 1000, np.random.default_rng(0)),min(k for k in late[0]['late'] if k!='whole')
     n = np.array([r['late_notes'] for r in late])
@@ -144,7 +147,8 @@ def bits_text(
     head = lambda k: f'{int(k):,}' if k.isdigit() else k
     cols = [*contexts,'whole','unigram','bigram','copying','memory']
     w = max(12, *(len(r['set'])+2 for r in found))
-    out = [f"{'bits a note':{w}}{'pieces':>7}{'notes':>9}"+''.join(f'{head(k):>9}' for k in cols)+f"{'95 % of whole':>18}{'under copying':>25}{'less by memory':>25}"]
+    out = [f"{'bits a note':{w}}{'pieces':>7}{'notes':>9}"+''.join(f'{head(k):>9}' for k in cols)
+           +f"{'95 % of whole':>18}{'under copying':>25}{'less by memory':>25}"]
     ends = lambda v,fmt: '' if v[1] is None else f'[{v[1]:{fmt}}, {v[2]:{fmt}}]'
     three = lambda v: f"{v[0]:+.2f} {ends(v, '+.2f'):14}"
     for r in found:
@@ -153,7 +157,8 @@ def bits_text(
         out.append(f"{r['set'] or 'music':{w}}{r['pieces']:7}{r['notes']:9,}{values}{ends(r['bits']['whole'], '.2f'):>18}{less}")
     if late := [r for r in found if r['gained']]:
         short = f'{int(contexts[0]):,}'
-        out += ['', f"{f'difference to {short}':{max(w, 22)}}{'pieces':>7}{'notes':>9}"+''.join(f'{head(k):>25}' for k in late[0]['gained'])]
+        out += ['', f"{f'difference to {short}':{max(w, 22)}}{'pieces':>7}{'notes':>9}"
+                +''.join(f'{head(k):>25}' for k in late[0]['gained'])]
         for r in late:
             gained = ''.join(f'{three(v):>25}' for v in r['gained'].values())
             out.append(f"{r['set'] or 'music':{max(w, 22)}}{r['late_pieces']:7}{r['late_notes']:9,}{gained}")

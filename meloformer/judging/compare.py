@@ -51,7 +51,9 @@ def read_pieces(
     "Pieces to be measured; a file that cannot be read is an error"
     music = find_midi(source) if isinstance(source, (str, Path)) else source
     res = [p for o in music if len((p := cut_piece(_piece(o), bars)).notes)]
-    if not res: raise ValueError(f'there is no piece with notes to measure in {source if isinstance(source, (str, Path)) else "what was given"}')
+    if not res:
+        where = source if isinstance(source, (str, Path)) else 'what was given'
+        raise ValueError(f'there is no piece with notes to measure in {where}')
     return res
 
 # %% ../../nbs/judging/02_compare.ipynb #eee8b38c
@@ -82,7 +84,8 @@ def real_pieces(
     seed: int = 0
 ) -> list: # `Piece`s that have notes
     "Real music out of a corpus"
-    return [p for i in some_pieces(corpus, n, bars, sets, seed) if len((p := cut_piece(Piece.from_tokens(corpus.hid, corpus[i]), bars)).notes)]
+    return [p for i in some_pieces(corpus, n, bars, sets, seed)
+            if len((p := cut_piece(Piece.from_tokens(corpus.hid, corpus[i]), bars)).notes)]
 
 # %% ../../nbs/judging/02_compare.ipynb #db3c4efd
 ENSEMBLES = ('drums','band','solo','duo','three to five','six and more')
@@ -233,7 +236,8 @@ def compare(
     a,b = other.means(half),other.means(~half)
     floor = np.fmax(np.sqrt(mean_known((a-b)**2, 0)), LEAST)
     by_half = mean_known(np.where(floor>LEAST, np.abs(a-b)/floor, np.nan))
-    return Comparison(mine, other, mine.means(resample(len(mine), draws, rng)), other.means(resample(len(other), draws, rng)), floor, by_half)
+    return Comparison(mine, other, mine.means(resample(len(mine), draws, rng)),
+                      other.means(resample(len(other), draws, rng)), floor, by_half)
 
 # %% ../../nbs/judging/02_compare.ipynb #3087ae90
 def rows(
@@ -241,11 +245,14 @@ def rows(
 ) -> list: # A dict for each figure
     """The figures that both have, those that differ most first
 
-    Each has `figure`, `mine`, `mine_low`, `mine_high`, `real`, `real_low`, `real_high`, `low` and `high` of the difference, `floor`, and `far`: the difference in units of it."""
+    Each has `figure`, `mine`, `mine_low`, `mine_high`, `real`, `real_low`, `real_high`, `low` and `high` of the difference,
+    `floor`, and `far`: the difference in units of it."""
     m,r = c.mine.means(),c.real.means()
     (ml,mh),(rl,rh),(dl,dh) = interval(c.draws),interval(c.real_draws),interval(c.draws-c.real_draws)
-    cols = dict(mine=m, mine_low=ml, mine_high=mh, real=r, real_low=rl, real_high=rh, low=dl, high=dh, floor=c.floor, far=np.abs(m-r)/c.floor)
-    res = [dict(figure=k) | {n: float(v[i]) for n,v in cols.items()} for i,k in enumerate(c.names) if np.isfinite(m[i]) and np.isfinite(r[i])]
+    cols = dict(mine=m, mine_low=ml, mine_high=mh, real=r, real_low=rl, real_high=rh, low=dl, high=dh, floor=c.floor,
+                far=np.abs(m-r)/c.floor)
+    res = [dict(figure=k) | {n: float(v[i]) for n,v in cols.items()}
+           for i,k in enumerate(c.names) if np.isfinite(m[i]) and np.isfinite(r[i])]
     return sorted(res, key=lambda o: -np.nan_to_num(o['far']))
 
 # %% ../../nbs/judging/02_compare.ipynb #a3445afd
@@ -257,21 +264,25 @@ def summary(
 ) -> dict: # JSON can hold it
     """A comparison in numbers
 
-    `distance` with `low` and `high`; `halves`: that of halves of the real music; `pieces` and `real`: how many; `figures`: as from `rows`; `likeness` by distance."""
+    `distance` with `low` and `high`; `halves`: that of halves of the real music; `pieces` and `real`: how many;
+    `figures`: as from `rows`; `likeness` by distance."""
     low,high = c.distance_interval
     L = c.real.curves(resample(len(c.real), 300, np.random.default_rng(0)))
     mine,real,(l,h) = c.mine.curves(),c.real.curves(),interval(L)
     figures = [{k: v if k=='figure' else _number(v) for k,v in o.items()} for o in rows(c)]
     return dict(distance=_number(c.distance), low=_number(low), high=_number(high), halves=_number(c.by_half.mean()),
         pieces=len(c.mine), real=len(c.real), figures=figures,
-        likeness=dict(mine=_numbers(mine), real=_numbers(real), low=_numbers(l), high=_numbers(h), error=_number(similarity_error(mine, real))))
+        likeness=dict(mine=_numbers(mine), real=_numbers(real), low=_numbers(l), high=_numbers(h),
+                      error=_number(similarity_error(mine, real))))
 
 def _likeness_text(r):
     "The curve at some distances"
     L,at = r['likeness'],[t for t in (1,2,3,4,5,8,12,16,24,32,40) if t<=len(r['likeness']['mine'])]
     cell = lambda x: f"{'':7}" if x is None else f'{x:7.3f}'
-    lines = [f'{name:20}'+''.join(cell(L[k][t-1]) for t in at) for name,k in (('pieces','mine'), ('real','real'), ('  from','low'), ('  to','high'))]
-    return [f"{'likeness, bars apart':20}"+''.join(f'{t:7}' for t in at)+('' if L['error'] is None else f"   similarity error {L['error']:.1%}"), *lines]
+    lines = [f'{name:20}'+''.join(cell(L[k][t-1]) for t in at)
+             for name,k in (('pieces','mine'), ('real','real'), ('  from','low'), ('  to','high'))]
+    return [f"{'likeness, bars apart':20}"+''.join(f'{t:7}' for t in at)
+            +('' if L['error'] is None else f"   similarity error {L['error']:.1%}"), *lines]
 
 def as_text(
     r: dict # From `summary`

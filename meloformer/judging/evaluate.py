@@ -392,7 +392,8 @@ class _BarCount:
     def result(self, j):
         n = len(self.bars[j])
         share = lambda k: round(float(k)/n, 4) if n else 0.
-        return dict(music_bars=n, copied_bars=share(self.count[self.found, j].sum()), nearest=int(self.of[j]), nearest_bars=share(self.most[j]))
+        return dict(music_bars=n, copied_bars=share(self.count[self.found, j].sum()), nearest=int(self.of[j]),
+                    nearest_bars=share(self.most[j]))
 
 # %% ../../nbs/judging/05_evaluate.ipynb #d59eced1
 def memorised(
@@ -402,7 +403,8 @@ def memorised(
 ) -> list: # A dict for each piece
     """What of some pieces stands in a corpus, in any key
 
-    Each has `player` and `melody` (see `SPAN`), `bars` by kind, `music_bars`, the share `copied_bars`, and as `nearest` the piece that has most of its bars, with its share."""
+    Each has `player` and `melody` (see `SPAN`), `bars` by kind, `music_bars`, the share `copied_bars`,
+    and as `nearest` the piece that has most of its bars, with its share."""
     rows = [lines(g) for g in grids]
     x,bars = np.concatenate([np.zeros(0, np.int64), *map(steps, rows)]),_BarCount(grids)
     length,of = np.zeros(len(x), int),np.full(len(x), -1)
@@ -565,7 +567,8 @@ def _draw_copies(ax, r, names, color):
             o,y = r['copies'][k][f],i+.18*(j-1.5)
             ax.plot([o['median'], o['most']], [y, y], '-', color=color[k], lw=1)
             ax.plot(o['median'], y, 'os^v'[j], color=color[k], ms=4, label=f if not i else None)
-    ax.set(yticks=range(len(names)), yticklabels=[f"{k}, {r['copies'][k]['copied_bars']:.0%} of bars" for k in names], xscale='symlog', xlim=(0, None),
+    ax.set(yticks=range(len(names)), yticklabels=[f"{k}, {r['copies'][k]['copied_bars']:.0%} of bars" for k in names],
+        xscale='symlog', xlim=(0, None),
         xlabel='notes of the longest span, median to most', title='copied from the training split')
     ax.invert_yaxis()
 
@@ -581,7 +584,8 @@ def draw(
     for k,f in dict(control=_draw_control, copies=_draw_copies).items():
         f(axs[k], r, names, color)
         axs[k].spines[['top','right']].set_visible(False)
-        if axs[k].get_legend_handles_labels()[0]: axs[k].legend(fontsize=7, frameon=False, loc='upper center', bbox_to_anchor=(.5,-.18), ncol=3)
+        if axs[k].get_legend_handles_labels()[0]:
+            axs[k].legend(fontsize=7, frameon=False, loc='upper center', bbox_to_anchor=(.5,-.18), ncol=3)
     if r['figures']:
         draw_likeness(r['figures'], axs['form'])
         draw_figures(r['figures'], axs['figures'])
@@ -630,7 +634,8 @@ def _written(source, data, out, pieces, bars, seed, device, **sampling):
     hid = HID.load(ckpt)
     ours,theirs = hid.positions_per_beat,val.hid.positions_per_beat
     if ours!=theirs:
-        raise ValueError(f'{data}: has {theirs} positions a beat, the model in {ckpt} {ours}; prepare it again with --positions_per_beat {ours}')
+        raise ValueError(f'{data}: has {theirs} positions a beat, the model in {ckpt} {ours}; '
+                         f'prepare it again with --positions_per_beat {ours}')
     if not len(val):
         raise ValueError(f'{data}: has no validation split, whose pieces tell what to ask for and what bits are measured on; '
                          'prepare it again with more files or a larger --val_share')
@@ -689,7 +694,8 @@ def evaluate(
     device: str = 'cpu' # Where the model runs, such as cuda
 ):
     "What a model writes: is it what was asked, is it new, does it hang together?"
-    if pieces<1 or bars<2 or min(seed, bits)<0: raise ValueError('--pieces is at least 1, --bars at least 2, --seed and --bits not negative')
+    if pieces<1 or bars<2 or min(seed, bits)<0:
+        raise ValueError('--pieces is at least 1, --bars at least 2, --seed and --bits not negative')
     is_run = any((Path(source)/o).exists() for o in ('run.json','best','model.json')) or bool(checkpoints(source))
     folder,sampling = Path(out),dict(temperature=temperature, top_p=top_p)
     if is_run: sets,asks = _written(source, data, folder, pieces, bars, seed, device, **sampling)
@@ -702,5 +708,6 @@ def evaluate(
     if page: written.append(_keep_page(res, folder, Corpus(data).hid, sets, seed))
     print(table(res), *written, sep='\n')
     if 'validation' not in res['pieces']:
-        print(f'{data}: has no validation split, so all stand beside the training split; prepare it again with more files or a larger --val_share')
+        print(f'{data}: has no validation split, so all stand beside the training split; '
+              'prepare it again with more files or a larger --val_share')
     return res

@@ -27,9 +27,13 @@ def by_seed(
     return sorted(first, key=lambda o: (list(sets).index(o[0]), o[1]))
 
 # %% ../../nbs/judging/04_page.ipynb #21d9d8d5
-_STYLE = 'body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}pre{font-size:12px;line-height:1.35;overflow-x:auto;background:#f6f6f6;padding:1em}img{max-width:100%}h3{margin:1.5em 0 .3em;font-size:1em}'
+_STYLE = ('body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}'
+          'pre{font-size:12px;line-height:1.35;overflow-x:auto;background:#f6f6f6;padding:1em}'
+          'img{max-width:100%}h3{margin:1.5em 0 .3em;font-size:1em}')
 
-def _picture(path): return f'<img alt="{escape(Path(path).stem)}" src="data:image/png;base64,{base64.b64encode(Path(path).read_bytes()).decode()}">'
+def _picture(path):
+    data = base64.b64encode(Path(path).read_bytes()).decode()
+    return f'<img alt="{escape(Path(path).stem)}" src="data:image/png;base64,{data}">'
 
 # %% ../../nbs/judging/04_page.ipynb #379901ee
 def page(
@@ -42,7 +46,8 @@ def page(
     "Tables, pictures and pieces"
     heard = ''.join(f'<h3>{escape(k)}</h3>\n{s.play()._repr_html_()}\n' for k,s in pieces.items())
     return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{_STYLE}</style></head>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{escape(title)}</title><style>{_STYLE}</style></head>
 <body><h1>{escape(title)}</h1>
 <p>{escape(said)}</p>
 <h2>To hear</h2>

@@ -20,10 +20,11 @@ from .score import *
 
 # %% ../../nbs/music/06_bands.ipynb #db67de83
 TPQ = 480
-KINDS = {'major':'maj', 'minor':'min', 'dominant':'7', 'major-seventh':'maj7', 'minor-seventh':'min7', 'diminished':'dim', 'augmented':'aug',
-    'diminished-seventh':'dim7', 'half-diminished':'hdim7', 'major-sixth':'6', 'minor-sixth':'min6', 'suspended-fourth':'sus4', 'suspended-second':'sus2',
-    'dominant-ninth':'7', 'dominant-11th':'7', 'dominant-13th':'7', 'augmented-seventh':'aug', 'augmented-ninth':'aug', 'minor-ninth':'min7',
-    'minor-11th':'min7', 'minor-13th':'min7', 'major-ninth':'maj7', 'maj69':'6', 'minor-major':'min', 'major-minor':'min', 'power':'5', 'none':''}
+KINDS = {'major':'maj', 'minor':'min', 'dominant':'7', 'major-seventh':'maj7', 'minor-seventh':'min7', 'diminished':'dim',
+    'augmented':'aug', 'diminished-seventh':'dim7', 'half-diminished':'hdim7', 'major-sixth':'6', 'minor-sixth':'min6',
+    'suspended-fourth':'sus4', 'suspended-second':'sus2', 'dominant-ninth':'7', 'dominant-11th':'7', 'dominant-13th':'7',
+    'augmented-seventh':'aug', 'augmented-ninth':'aug', 'minor-ninth':'min7', 'minor-11th':'min7', 'minor-13th':'min7',
+    'major-ninth':'maj7', 'maj69':'6', 'minor-major':'min', 'major-minor':'min', 'power':'5', 'none':''}
 
 # %% ../../nbs/music/06_bands.ipynb #07a9ec45
 def _pitch_class(e, name):
@@ -72,7 +73,8 @@ def _midi(e): return 12*(int(e.findtext('octave'))+1)+'C D EF G A B'.index(e.fin
 
 # %% ../../nbs/music/06_bands.ipynb #e60a3fd2
 def _events(measures, full):
-    "Notes [onset, duration, pitch], chords (onset, label) and where measures begin, in quarter notes; a short first measure ends at the bar line"
+    ("Notes [onset, duration, pitch], chords (onset, label) and where measures begin, in quarter notes; "
+     "a short first measure ends at the bar line")
     notes,chords,starts,div,tied = [],[],[],1.,False
     length = sum(float(n.findtext('duration') or 0) for n in measures[0].findall('note'))/float(measures[0].findtext('.//divisions') or 1)
     at = full-length if length < full else 0.
@@ -154,8 +156,11 @@ BASS = {
     'walking': [[(0,.95,'R'),(1,.95,'3'),(2,.95,'5'),(3,.95,'A')], [(0,.95,'R'),(1,.95,'5'),(2,.95,'8'),(3,.95,'A')],
                 [(0,.95,'R'),(1,.95,'8'),(2,.95,'5'),(3,.95,'A')], [(0,.95,'R'),(1,.95,'5'),(2,.95,'3'),(3,.6,'A'),(3.5,.4,'A')]],
     'pop eighths': [_run('RRRRRRRR'), _run('RRRRRR5A'), _run('RRRR8R5R'), [(0,1.4,'R'),(1.5,.45,'R'),(2,1.4,'R'),(3.5,.45,'R')]],
-    'bossa': [[(0,1.4,'R'),(1.5,.45,'5'),(2,1.4,'5'),(3.5,.45,'R')], [(0,1.4,'R'),(1.5,.45,'R'),(2,1.4,'5'),(3.5,.45,'5')], [(0,1.4,'R'),(2,1.4,'5'),(3.5,.45,'A')]],
-    'funk': [[(0,.4,'R'),(.75,.2,'R'),(1.5,.4,'8'),(2.5,.4,'5'),(3.5,.4,'A')], [(0,.7,'R'),(1.5,.4,'5'),(1.75,.2,'R'),(2.5,.4,'8'),(3,.4,'5')], [(0,.4,'R'),(.5,.2,'R'),(2.25,.2,'R'),(2.5,.9,'5')]],
+    'bossa': [[(0,1.4,'R'),(1.5,.45,'5'),(2,1.4,'5'),(3.5,.45,'R')],
+              [(0,1.4,'R'),(1.5,.45,'R'),(2,1.4,'5'),(3.5,.45,'5')], [(0,1.4,'R'),(2,1.4,'5'),(3.5,.45,'A')]],
+    'funk': [[(0,.4,'R'),(.75,.2,'R'),(1.5,.4,'8'),(2.5,.4,'5'),(3.5,.4,'A')],
+             [(0,.7,'R'),(1.5,.4,'5'),(1.75,.2,'R'),(2.5,.4,'8'),(3,.4,'5')],
+             [(0,.4,'R'),(.5,.2,'R'),(2.25,.2,'R'),(2.5,.9,'5')]],
     'octaves': [_run('R8R8R8R8'), _run('R8R8R85A')],
     'long': [[(0,3.8,'R')], [(0,1.9,'R'),(2,1.9,'5')], [(0,2.9,'R'),(3,.9,'A')]],
     'waltz': [[(0,.9,'R')], [(0,.9,'5')], [(0,1.9,'R'),(2,.9,'A')], [(0,.9,'R'),(1,.9,'3'),(2,.9,'5')]],
@@ -164,7 +169,8 @@ COMP = {
     'four in a bar': [_all((0,.7),(1,.6),(2,.7),(3,.6)), _all((0,.7),(1,.6),(2,.7),(3,.4),(3.5,.4))],
     'off the beat': [_all((1,.5),(3,.5)), _all((1,.5),(2.5,.3),(3,.5)), _all((.5,.3),(1.5,.3),(2.5,.3),(3.5,.3))],
     'charleston': [_all((0,1.3),(1.5,.4)), _all((.5,.4),(2,1.4)), _all((1.5,.4),(3,.8)), _all((0,.4),(2.5,1.3))],
-    'strum': [_all((0,.9),(1,.45),(1.5,.45),(2.5,.45),(3,.45),(3.5,.45)), _all((0,.9),(1,.9),(2,.9),(3,.45),(3.5,.45)), _all(*((i/2,.45) for i in range(8)))],
+    'strum': [_all((0,.9),(1,.45),(1.5,.45),(2.5,.45),(3,.45),(3.5,.45)), _all((0,.9),(1,.9),(2,.9),(3,.45),(3.5,.45)),
+              _all(*((i/2,.45) for i in range(8)))],
     'bossa': [_all((0,.9),(1.5,.9),(3,.9)), _all((1,.9),(2.5,1.4)), _all((0,.45),(1,.9),(2.5,.9))],
     'arpeggio': [_run([0,1,2,3,2,1,2,1]), _run([0,2,1,2,3,2,1,2]), _run([0,1,2,1,3,1,2,1])],
     'broken': [_run([0,2,1,2]*2), _run([0,1,2,3]*4, .25), _run([3,2,1,0]*2)],
@@ -190,20 +196,30 @@ class Style:
 
 PADS,WINDS,KEYS = (48,49,50,52,89,16,19,61),(56,57,59,60,64,65,66,68,71,73,75),(0,1,4,5,11)
 STYLES = dict(
-    swing = Style('jazz blues shuffle neworleans secondline motown', (70,240), ('walking','root and fifth'), ('charleston','four in a bar','off the beat'), (32,32,33,35), (0,26,16,4,25), (65,66,56,59,71,57,11,0,26,40,64)),
-    pop = Style('pop rock punk indie gospel folk', (70,180), ('pop eighths','root and fifth','long'), ('strum','arpeggio','broken','four in a bar'), (33,34,33,39,38), (25,27,0,1,4,24,17,88), (80,81,27,73,56,52,53,0,22,65,40)),
-    ballad = Style('pop rock soul soft halftime slow hiphop', (50,100), ('long','root and fifth'), ('arpeggio','broken','strum'), (35,33,32,39), (0,4,5,24,46,11), (73,71,68,40,42,52,66,60,75,24)),
-    bossa = Style('latin bossa samba cuban calypso highlife', (80,200), ('bossa',), ('bossa','arpeggio','off the beat'), (32,33,35), (24,0,11,4,26), (73,66,65,24,57,11,59,0,71)),
-    funk = Style('funk soul hiphop afrobeat fusion breakbeat', (70,130), ('funk','octaves','pop eighths'), ('stabs','charleston','off the beat'), (36,33,37,38,34), (7,27,28,16,4,5), (65,66,67,56,61,80,81,16,27)),
-    dance = Style('dance disco punk rock reggaeton breakbeat', (100,140), ('octaves','pop eighths'), ('off the beat','stabs','broken'), (38,39,33), (90,5,27,81,1), (80,81,87,56,53,73,11)),
-    twobeat = Style('country march reggae merengue rockabilly pop rock', (80,220), ('root and fifth','walking'), ('off the beat','strum','four in a bar'), (32,33,43,58), (25,0,105,21,3,15), (110,40,22,71,56,73,21,105,57)),
-    waltz = Style('', (70,210), ('waltz','waltz'), ('waltz','waltz arpeggio'), (32,33,35,43), (0,24,21,26,46,11), (40,73,71,68,21,56,66,41,52,0), (3, 4)),
+    swing = Style('jazz blues shuffle neworleans secondline motown', (70,240), ('walking','root and fifth'),
+                  ('charleston','four in a bar','off the beat'), (32,32,33,35), (0,26,16,4,25), (65,66,56,59,71,57,11,0,26,40,64)),
+    pop = Style('pop rock punk indie gospel folk', (70,180), ('pop eighths','root and fifth','long'),
+                ('strum','arpeggio','broken','four in a bar'), (33,34,33,39,38), (25,27,0,1,4,24,17,88), (80,81,27,73,56,52,53,0,22,65,40)),
+    ballad = Style('pop rock soul soft halftime slow hiphop', (50,100), ('long','root and fifth'),
+                   ('arpeggio','broken','strum'), (35,33,32,39), (0,4,5,24,46,11), (73,71,68,40,42,52,66,60,75,24)),
+    bossa = Style('latin bossa samba cuban calypso highlife', (80,200), ('bossa',), ('bossa','arpeggio','off the beat'),
+                  (32,33,35), (24,0,11,4,26), (73,66,65,24,57,11,59,0,71)),
+    funk = Style('funk soul hiphop afrobeat fusion breakbeat', (70,130), ('funk','octaves','pop eighths'),
+                 ('stabs','charleston','off the beat'), (36,33,37,38,34), (7,27,28,16,4,5), (65,66,67,56,61,80,81,16,27)),
+    dance = Style('dance disco punk rock reggaeton breakbeat', (100,140), ('octaves','pop eighths'),
+                  ('off the beat','stabs','broken'), (38,39,33), (90,5,27,81,1), (80,81,87,56,53,73,11)),
+    twobeat = Style('country march reggae merengue rockabilly pop rock', (80,220), ('root and fifth','walking'),
+                    ('off the beat','strum','four in a bar'), (32,33,43,58), (25,0,105,21,3,15), (110,40,22,71,56,73,21,105,57)),
+    waltz = Style('', (70,210), ('waltz','waltz'), ('waltz','waltz arpeggio'), (32,33,35,43), (0,24,21,26,46,11),
+                  (40,73,71,68,21,56,66,41,52,0), (3, 4)),
     six = Style('', (60,160), ('six',), ('six',), (32,33,35), (0,24,25,46,4), (40,73,71,68,66,110,75), (6, 8)))
 
-FAMILIES = {range(0,8):(36,96), range(8,16):(55,96), range(16,24):(41,86), range(24,32):(40,79), range(32,40):(28,52), range(40,48):(43,88), range(48,56):(43,84),
-    range(56,64):(46,79), range(64,72):(50,84), range(72,80):(62,92), range(80,104):(41,91), range(104,112):(48,86)}
+FAMILIES = {range(0,8):(36,96), range(8,16):(55,96), range(16,24):(41,86), range(24,32):(40,79), range(32,40):(28,52),
+    range(40,48):(43,88), range(48,56):(43,84), range(56,64):(46,79), range(64,72):(50,84), range(72,80):(62,92),
+    range(80,104):(41,91), range(104,112):(48,86)}
 RANGES = {o: r for family,r in FAMILIES.items() for o in family}
-RANGES |= {40:(55,93), 41:(48,82), 42:(38,72), 43:(28,52), 46:(36,96), 57:(41,72), 58:(29,55), 60:(41,77), 64:(56,86), 65:(49,80), 66:(44,75), 67:(37,68), 68:(58,88), 70:(36,70), 71:(50,87), 105:(48,81), 110:(55,88), 15:(60,84)}
+RANGES |= {40:(55,93), 41:(48,82), 42:(38,72), 43:(28,52), 46:(36,96), 57:(41,72), 58:(29,55), 60:(41,77), 64:(56,86),
+           65:(49,80), 66:(44,75), 67:(37,68), 68:(58,88), 70:(36,70), 71:(50,87), 105:(48,81), 110:(55,88), 15:(60,84)}
 
 # %% ../../nbs/music/06_bands.ipynb #c211feb6
 def _tones(label): return (ROOTS.index(label.split(':')[0]),QUALITIES[label.split(':')[1]]) if label!='N' else None
@@ -336,7 +352,8 @@ def _part(rows, track, swing, base, loud, rng):
     stop = np.where(again, np.minimum(stop, np.append(start[1:], 0)), stop)
     l = loud.ravel()[np.clip((on[o]*4+TPQ//2)//TPQ, 0, loud.size-1)]
     velocity = base + np.where(l>0, (l-64)*.35, -8) + rng.integers(-3, 4, len(o))
-    return columns(NOTE, onset=start, duration=np.maximum(stop-start, 30), pitch=pitch, velocity=np.clip(np.rint(velocity), 20, 122), track=track)
+    return columns(NOTE, onset=start, duration=np.maximum(stop-start, 30), pitch=pitch,
+                   velocity=np.clip(np.rint(velocity), 20, 122), track=track)
 
 # %% ../../nbs/music/06_bands.ipynb #8e9dc45d
 def fit(pitch, low, high):

@@ -16,7 +16,8 @@ import symusic
 from .midi import *
 
 # %% ../../nbs/music/01_channels.ipynb #0ac151ca
-RESETS = {'GM': rb'\x7e.\x09[\x01\x02]', 'GM2': rb'\x7e.\x09\x03', 'GS': rb'\x41.\x42\x12\x40\x00\x7f\x00', 'XG': rb'\x43[\x10-\x1f]\x4c\x00\x00\x7e'}
+RESETS = {'GM': rb'\x7e.\x09[\x01\x02]', 'GM2': rb'\x7e.\x09\x03', 'GS': rb'\x41.\x42\x12\x40\x00\x7f\x00',
+          'XG': rb'\x43[\x10-\x1f]\x4c\x00\x00\x7e'}
 GS_RHYTHM,XG_PART = rb'\x41.\x42\x12\x40([\x10-\x1f])\x15(.)',rb'\x43[\x10-\x1f]\x4c\x08([\x00-\x0f])\x07(.)'
 DRUM_BANKS = {'XG': {126: True, 127: True}, 'GS': {}} # else those of GM2
 GM2_BANKS = {120: True, 121: False}
@@ -197,7 +198,8 @@ def _share(tracks):
 def _by_track(tracks, players):
     "Is what each track says of itself all that can be said of its notes? `players`: how many instruments the parser found"
     if _by_bank(tracks): return False
-    if players > sum(bool(STRIKE.search(b)) for b in tracks) and any((m := STRIKE.search(b)) and LATE.search(b, m.start()) for b in tracks): return False
+    if (players > sum(bool(STRIKE.search(b)) for b in tracks)
+            and any((m := STRIKE.search(b)) and LATE.search(b, m.start()) for b in tracks)): return False
     share = _share(tracks)
     return not share or _said_at_once(tracks, share)
 
@@ -213,14 +215,16 @@ def _said_at_once(tracks, share):
     "Do the tracks that share channels give their own programs at the beginning, and no others later?"
     heads = [_head(b) for b in tracks]
     if any(b.find(b'\xff\x21\1', end)>=0 for b,(_,end) in zip(tracks, heads)): return False
-    ports,alien = [_first_port(h) for h,_ in heads],[{0xc0+c for c in share} for _ in tracks] # bytes that must not be a status after the head
+    # bytes that must not be a status after the head
+    ports,alien = [_first_port(h) for h,_ in heads],[{0xc0+c for c in share} for _ in tracks]
     for c in share:
         said = [[(tick, e[1]) for tick,e in h if e[0]==0xc0+c] for h,_ in heads]
         if any(tick for o in said for tick,_ in o): return False
         named = {p for p,o in zip(ports, said) if any(program for _,program in o)}
         for p,o,own in zip(ports, said, alien):
             if p in named and not o: own.add(0x90+c)
-    doubts = [marked(b[end:], at) for b,(_,end),own in zip(tracks, heads, alien) if (at := [i-end for o in own for i in _places(b, o, end)])]
+    doubts = [marked(b[end:], at) for b,(_,end),own in zip(tracks, heads, alien)
+              if (at := [i-end for o in own for i in _places(b, o, end)])]
     return not doubts or not refused(doubts)
 
 # %% ../../nbs/music/01_channels.ipynb #7c02469f

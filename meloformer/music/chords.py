@@ -123,7 +123,8 @@ def in_key(
     numeral: str,   # A Roman numeral such as 'IV', 'ii7', 'bVII' or 'V7/B'; other symbols stay
     key: str = None # 'C', 'A minor' or 'Am'
 ) -> str: # A chord symbol
-    "What a Roman numeral means in a key: small ones are minor chords; in minor III, VI and VII are those of natural minor, vii° stands on the leading tone; flats count from the major scale"
+    ("What a Roman numeral means in a key: small ones are minor chords; in minor III, VI and VII are those of natural minor, "
+     "vii° stands on the leading tone; flats count from the major scale")
     m = re.fullmatch(r'([#b♯♭]?)(VII|VI|IV|V|III|II|I|vii|vi|iv|v|iii|ii|i)(?![a-z]*[A-Zivx]{2})(.*)', numeral)
     if not m: return numeral
     if not key: raise ValueError(f'{numeral} is a Roman numeral; say in which key, such as --key "A minor"')
@@ -153,7 +154,9 @@ def _typed(text, key=None):
     return [[chord(c) for c in b] for b in bars]
 
 def parse_progression(
-    text: str,                          # Chord symbols, or with a key Roman numerals; '|' separates bars, ':2' after a symbol gives it two beats, '%' is the bar before, '|: :|' are heard twice
+    # Chord symbols, or with a key Roman numerals; '|' separates bars, ':2' after a symbol gives it two beats, '%'
+    # is the bar before, '|: :|' are heard twice
+    text: str,
     key: str = None                     # Such as 'A minor', for Roman numerals
 ) -> list[list[tuple[int,int|None]]]:   # For each bar its (label, beats or None)
     "Read a chord progression; without any '|' each chord is a bar"
@@ -195,7 +198,8 @@ def ignored_basses(
     key: str = None
 ) -> list: # Of strings
     "Typed basses, where nobody plays them, in words"
-    return [f'bass {_stroke.search(s)[1]} of {s}: no bass plays, it is ignored' for s in dict.fromkeys(s for bar in _typed(text, key) for s,_ in bar) if bass_of(s) is not None]
+    return [f'bass {_stroke.search(s)[1]} of {s}: no bass plays, it is ignored'
+            for s in dict.fromkeys(s for bar in _typed(text, key) for s,_ in bar) if bass_of(s) is not None]
 
 # %% ../../nbs/music/04_chords.ipynb #30b2f9c0
 CHORD = np.dtype([('bar','i4'), ('beat','i4'), ('onset','i4'), ('label','u1')])
@@ -227,7 +231,8 @@ def typed_beats(
     total = sum(o or 0 for _,o in chords)
     if any(o is not None for _,o in chords): at = np.cumsum([0]+[o or 1 for _,o in chords[:-1]])
     else: at = np.round(np.arange(len(chords))*n/len(chords)).astype(int)
-    if at[-1]>=n or total>n or (np.diff(at)<1).any(): raise ValueError(f'{len(chords)} chords with these beats do not fit into a bar of {n}')
+    if at[-1]>=n or total>n or (np.diff(at)<1).any():
+        raise ValueError(f'{len(chords)} chords with these beats do not fit into a bar of {n}')
     return at
 
 # %% ../../nbs/music/04_chords.ipynb #2a82557a
@@ -406,7 +411,8 @@ def recognise(
 
 # %% ../../nbs/music/04_chords.ipynb #4e700002
 KEY_NAMES = [f'{o} {mode}' for mode in ('major','minor') for o in ROOTS]
-_FIT = np.array([[6.35,2.23,3.48,2.33,4.38,4.09,2.52,5.19,2.39,3.66,2.29,2.88], [6.33,2.68,3.52,5.38,2.60,3.53,2.54,4.75,3.98,2.69,3.34,3.17]])
+_FIT = np.array([[6.35,2.23,3.48,2.33,4.38,4.09,2.52,5.19,2.39,3.66,2.29,2.88],
+                 [6.33,2.68,3.52,5.38,2.60,3.53,2.54,4.75,3.98,2.69,3.34,3.17]])
 KEY_PROFILES = np.stack([np.roll(o, i) for o in _FIT for i in range(12)])
 
 def key_correlation(

@@ -48,9 +48,11 @@ def format_of(
     path # Whose suffix names the format
 ) -> Format:
     "The format of a file that is to be written; a `ValueError` says that there is none, or what is not installed"
-    if not (f := FORMATS.get(Path(path).suffix.lower())): raise ValueError(f'{path}: cannot be written; a file name ends in one of {", ".join(FORMATS)}')
+    if not (f := FORMATS.get(Path(path).suffix.lower())):
+        raise ValueError(f'{path}: cannot be written; a file name ends in one of {", ".join(FORMATS)}')
     for o in f.needs:
-        if not (shutil.which(o) or importlib.util.find_spec(o)): raise ValueError(f'{path}: needs {o}, which is not installed: {INSTALL.get(o, o)}')
+        if not (shutil.which(o) or importlib.util.find_spec(o)):
+            raise ValueError(f'{path}: needs {o}, which is not installed: {INSTALL.get(o, o)}')
     return f
 
 # %% ../../nbs/music/09_formats.ipynb #f0a70009
@@ -64,7 +66,9 @@ def midi(
 # %% ../../nbs/music/09_formats.ipynb #f0a7000e
 def _sounds(suffix, scores): return [o.to_bytes(suffix) for o in sounds(scores)]
 
-for o in SOUNDS: FORMATS[o] = Format(lambda score,o=o: _sounds(o, [score])[0], ('fluidsynth',)+('soundfile',)*(o!='.wav'), partial(_sounds, o))
+for o in SOUNDS:
+    needs = ('fluidsynth',)+('soundfile',)*(o!='.wav')
+    FORMATS[o] = Format(lambda score,o=o: _sounds(o, [score])[0], needs, partial(_sounds, o))
 
 # %% ../../nbs/music/09_formats.ipynb #f0a70011
 def key_of(
@@ -116,7 +120,8 @@ def _voices(on, off, start, stop):
     return voices or [[]]
 
 # %% ../../nbs/music/09_formats.ipynb #f0a7001a
-_LINES = {35:'F4', 36:'F4', 37:'C5', 38:'C5', 39:'C5', 40:'C5', 41:'G4', 43:'A4', 44:'D4', 45:'B4', 47:'D5', 48:'E5', 50:'E5', 42:'G5', 46:'G5', 49:'A5', 51:'F5', 52:'A5', 53:'F5', 55:'A5', 57:'A5', 59:'F5'}
+_LINES = {35:'F4', 36:'F4', 37:'C5', 38:'C5', 39:'C5', 40:'C5', 41:'G4', 43:'A4', 44:'D4', 45:'B4', 47:'D5',
+          48:'E5', 50:'E5', 42:'G5', 46:'G5', 49:'A5', 51:'F5', 52:'A5', 53:'F5', 55:'A5', 57:'A5', 59:'F5'}
 _CYMBALS = {42, 44, 46, 49, 51, 52, 53, 55, 57, 59}
 
 def _drum(pitch):
@@ -154,7 +159,8 @@ def _fill(into, voice, spans, start, stop, key, drums):
     from music21 import note
     n,on,off = spans
     for a,b,js in [*voice, (stop, stop, [])]:
-        if a>(now := start+round(into.highestTime*GRAIN)): into.insert(Fraction(int(now-start), GRAIN), note.Rest(quarterLength=Fraction(int(a-now), GRAIN)))
+        if a>(now := start+round(into.highestTime*GRAIN)):
+            into.insert(Fraction(int(now-start), GRAIN), note.Rest(quarterLength=Fraction(int(a-now), GRAIN)))
         if not js: continue
         o = _sounding(n['pitch'][js], [(on[j]>=start, off[j]<=stop) for j in js], key, drums)
         o.quarterLength = Fraction(int(b-a), GRAIN)
@@ -239,7 +245,8 @@ def stems(
     for i,name in enumerate(track_labels(score.tracks)):
         n = score.notes[score.notes['track']==i].copy()
         n['track'] = 0
-        res[re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')] = Score(score.tpq, n, [score.tracks[i]], score.tempos, score.meters, chords=score.chords)
+        own = Score(score.tpq, n, [score.tracks[i]], score.tempos, score.meters, chords=score.chords)
+        res[re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')] = own
     return res
 
 @patch

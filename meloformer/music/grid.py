@@ -37,7 +37,8 @@ def lengths(
 
 # %% ../../nbs/music/03_grid.ipynb #b903da1e
 GRID_BAR = np.dtype([('numerator','u1'), ('denominator','u1'), ('tempo','u1')])
-GRID_NOTE = np.dtype([('bar','i4'), ('program','u1'), ('instance','u1'), ('position','i2'), ('length','i2'), ('pitch','u1'), ('velocity','u1')])
+GRID_NOTE = np.dtype([('bar','i4'), ('program','u1'), ('instance','u1'), ('position','i2'), ('length','i2'),
+                      ('pitch','u1'), ('velocity','u1')])
 
 @dataclass(eq=False)
 class Grid:
@@ -89,7 +90,8 @@ ALIASES = {'harp': [46], 'double bass': [43, 32], 'string bass': [43, 32], 'upri
 # %% ../../nbs/music/03_grid.ipynb #10340f2f
 def programs_named(
     name: str # Such as 'violin', 'bass', 'drum kit' or '33'
-) -> list: # Programs, `DRUMS` for drums: the one of exactly this name, or those of `ALIASES`, or all whose names contain it; empty where there is none
+# Programs, `DRUMS` for drums: the one of exactly this name, or those of `ALIASES`, or all whose names contain it; empty where there is none
+) -> list:
     "General MIDI programs by name or number"
     names,name = [instrument_name(i).lower() for i in range(128)],' '.join(name.lower().split())
     if name in ('drums','drum','percussion'): return [DRUMS]
@@ -329,7 +331,8 @@ def grid_remark(
 ) -> str:
     "What quantising did to notes, as a sentence"
     merged,cut,crowded = (report[o] for o in ('merged','cut','crowded'))
-    return f'grid: {merged:,} notes merged with a twin, {cut:,} cut at a re-strike, {crowded:,} beyond {MAX_INSTANCES} players of one program'
+    return (f'grid: {merged:,} notes merged with a twin, {cut:,} cut at a re-strike, '
+            f'{crowded:,} beyond {MAX_INSTANCES} players of one program')
 
 # %% ../../nbs/music/03_grid.ipynb #45f05879
 @patch
@@ -348,7 +351,8 @@ def score(self:Grid,
     end = int(n['bar'].max(initial=0))+1
     b = self.bars if rests else self.bars[:end]
     return Score(TICKS*ppb, notes, tracks, columns(TEMPO, onset=start[:len(b)], bpm=TEMPOS[b['tempo']]),
-        columns(METER, onset=start[:len(b)], numerator=b['numerator'], denominator=b['denominator']), length=int(start[len(b)])*(len(b)>end))
+        columns(METER, onset=start[:len(b)], numerator=b['numerator'], denominator=b['denominator']),
+        length=int(start[len(b)])*(len(b)>end))
 
 # %% ../../nbs/music/03_grid.ipynb #2f6ccdfd
 @patch
@@ -380,7 +384,8 @@ def aligned(
     at,number = beats[:, 0],beats[:, 1].astype(int)
     n,first_gap,last_gap = score.notes.copy(),at[1]-at[0],at[-1]-at[-2]
     sounds,ends = score.seconds(n['onset']),score.seconds(n['onset'].astype(np.int64)+n['duration'])
-    before,after = (max(0, int(np.ceil(o))) for o in ((at[0]-sounds.min(initial=at[0]))/first_gap, (ends.max(initial=at[-1])-at[-1])/last_gap))
+    before,after = (max(0, int(np.ceil(o)))
+                    for o in ((at[0]-sounds.min(initial=at[0]))/first_gap, (ends.max(initial=at[-1])-at[-1])/last_gap))
     if before+after > 1_000_000: raise ValueError('the beats lie hours away from the music, or far closer to each other')
     all_beats = np.concatenate([at[0]-first_gap*np.arange(before, 0, -1), at, at[-1]+last_gap*np.arange(1, after+2)])
     first = before+np.flatnonzero(number==1) # beats that open a bar
@@ -391,7 +396,8 @@ def aligned(
     size = np.append(np.diff(starts), np.median(np.diff(first)) if len(first)>1 else 4).astype(int)
     new = np.append(True, size[1:]!=size[:-1])
     return Score(480, n, score.tracks, columns(TEMPO, onset=480*np.arange(len(all_beats)-1), bpm=60/np.diff(all_beats)),
-        columns(METER, onset=480*starts[new], numerator=np.clip(size[new], 1, MAX_NUMERATOR), denominator=4), notices=score.notices, dropped=score.dropped)
+        columns(METER, onset=480*starts[new], numerator=np.clip(size[new], 1, MAX_NUMERATOR), denominator=4),
+        notices=score.notices, dropped=score.dropped)
 
 # %% ../../nbs/music/03_grid.ipynb #97e7f57b
 def _images(score, ppb):

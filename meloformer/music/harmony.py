@@ -91,7 +91,8 @@ def chord_slots(
     "The stretches that have one chord each"
     b = beats_of(bars, tpq)
     start = b[(b['level']==0) | ((b['level']==1) & (2*bars['length'][b['bar']]>=6*tpq))]
-    ends = np.where(np.append(np.diff(start['bar'])>0, True), (bars['onset']+bars['length'])[start['bar']], np.append(start['onset'][1:], 0))
+    ends = np.where(np.append(np.diff(start['bar'])>0, True), (bars['onset']+bars['length'])[start['bar']],
+                    np.append(start['onset'][1:], 0))
     return np.array(list(zip(start['bar'], start['onset'], ends-start['onset'], start['level']==1)), SLOT)
 
 # %% ../../nbs/music/10_harmony.ipynb #4a70000c
@@ -130,7 +131,9 @@ def best_path(
     rng: np.random.Generator = None # Needed above 0
 ) -> tuple: # Chord of each slot, shape (T,), and the score of the best (or the logarithm of the sum over all)
     "The sequence with the highest score, or one that is drawn"
-    soft = lambda x: x.max(-1) if not temperature else x.max(-1)+temperature*np.log(np.exp((x-x.max(-1, keepdims=True))/temperature).sum(-1))
+    def soft(x):
+        if not temperature: return x.max(-1)
+        return x.max(-1)+temperature*np.log(np.exp((x-x.max(-1, keepdims=True))/temperature).sum(-1))
     rest = [fit[-1]]
     for t in range(len(fit)-2, -1, -1): rest.append(fit[t]+soft(moves[t]+rest[-1]))
     rest,path = rest[::-1],[]

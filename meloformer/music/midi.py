@@ -129,7 +129,8 @@ def file_of(
     fmt: int = 1
 ) -> bytes:
     "A MIDI file of these tracks"
-    return struct.pack('>4sIHHH', b'MThd', 6, fmt, len(tracks), tpq) + b''.join(o for t in tracks for o in (b'MTrk', struct.pack('>I', len(t)), t))
+    return (struct.pack('>4sIHHH', b'MThd', 6, fmt, len(tracks), tpq)
+            + b''.join(o for t in tracks for o in (b'MTrk', struct.pack('>I', len(t)), t)))
 
 # %% ../../nbs/music/00_midi.ipynb #f34ddc8d
 FIXED = {0x2f: 0, 0x51: 3, 0x54: 5, 0x58: 4, 0x59: 2} # lengths of End of Track, tempo, SMPTE offset, meter, key

@@ -118,9 +118,10 @@ def _begin_bars(rows, tpq):
 def __eq__(self:Score, other):
     if not isinstance(other, Score): return NotImplemented
     a,b = self.tempos,other.tempos
+    plays = lambda s: [(o.is_drum, o.program*(not o.is_drum)) for o in s.tracks]
     return (self.tpq==other.tpq and np.array_equal(self.notes, other.notes) and np.array_equal(self.meters, other.meters)
             and len(a)==len(b) and np.array_equal(a['onset'], b['onset']) and np.allclose(a['bpm'], b['bpm'], rtol=1e-4)
-            and [(o.is_drum, o.program*(not o.is_drum)) for o in self.tracks]==[(o.is_drum, o.program*(not o.is_drum)) for o in other.tracks])
+            and plays(self)==plays(other))
 
 # %% ../../nbs/music/02_score.ipynb #bca8410f
 @patch(as_prop=True)
@@ -148,7 +149,8 @@ def read(cls:Score,
 ) -> Score:
     "The score in a MIDI file; `MidiError` if there is none to be had"
     data,size = _bytes(path)
-    if size > len(data) and data[:4] in (b'MThd',b'RIFF') and is_truncated(data): raise MidiError(path, f'is {size>>20} MB; the largest read is {MAX_MB} MB')
+    if size > len(data) and data[:4] in (b'MThd',b'RIFF') and is_truncated(data):
+        raise MidiError(path, f'is {size>>20} MB; the largest read is {MAX_MB} MB')
     res = cls.from_bytes(data, path, pedal)
     if size > len(data): res.notices['trailing_bytes'] = res.notices.get('trailing_bytes', 0)+size-len(data)
     return res
@@ -244,7 +246,8 @@ def _dropped(s, pedal, notices):
     keys = s.key_signatures.numpy() if len(s.key_signatures) else None
     if keys: _count(notices, 'key', (abs(keys['key'])>7) | (keys['tonality']>1))
     events = [(len(t.controls), len(t.pitch_bends), len(t.pedals), len(t.lyrics)) for t in s.tracks]
-    n = dict(zip(('controllers','pitch_bends','pedals','lyrics'), map(sum, zip(*events))), markers=len(s.markers), key_signatures=len(s.key_signatures))
+    n = dict(zip(('controllers','pitch_bends','pedals','lyrics'), map(sum, zip(*events))), markers=len(s.markers),
+             key_signatures=len(s.key_signatures))
     if pedal: n['pedals'] = 0
     return {k: v for k,v in n.items() if v}
 
@@ -278,7 +281,8 @@ def _notes(tracks, pedal):
     a = [t.notes.numpy() for t in tracks]
     onset,duration,pitch,velocity = (np.concatenate([o[k] for o in a]) for k in ('time','duration','pitch','velocity'))
     n = [len(o['time']) for o in a]
-    res,ends = columns(NOTE, onset=onset, duration=duration, pitch=pitch, velocity=velocity, track=np.repeat(np.arange(len(n)), n)),np.cumsum(n)
+    res = columns(NOTE, onset=onset, duration=duration, pitch=pitch, velocity=velocity, track=np.repeat(np.arange(len(n)), n))
+    ends = np.cumsum(n)
     for t,k,end in zip(tracks, n, ends) if pedal else ():
         if not t.is_drum: _sustain(t, res[end-k:end])
     return res
@@ -296,7 +300,8 @@ def from_symusic(cls:Score,
     notes = _notes(played, pedal)
     if (notes['onset']<0).any() or (notes['duration']<0).any(): raise MidiError(path, 'has notes at negative times (the clock overflowed)')
     t,m = s.tempos.numpy(),s.time_signatures.numpy()
-    meters = _valid_meters(columns(METER, onset=m['time'], numerator=m['numerator'], denominator=m['denominator'])[:len(m['time'])], s.tpq, notices)
+    meters = columns(METER, onset=m['time'], numerator=m['numerator'], denominator=m['denominator'])
+    meters = _valid_meters(meters[:len(m['time'])], s.tpq, notices)
     notes = _valid_notes(notes, s.tpq, meters, notices)
     tempos,meters = _until_last_note(notes, _valid_tempos(t['time'], t['mspq'], notices), meters, dropped := _dropped(s, pedal, notices))
     res = cls(s.tpq, notes, [Track(o.program, o.is_drum, *_name(o.name)) for o in played], tempos, meters, notices=notices, dropped=dropped)
@@ -359,14 +364,17 @@ def unnested(self:Score) -> Score: # The same one, if no notes lie within each o
     return replace(self, notes=notes, tracks=[self.tracks[k] for k in (rows//(layer.max()+1)).tolist()])
 
 # %% ../../nbs/music/02_score.ipynb #9c6708ae
-def _name_bytes(track): return track.raw if track.name==printable(track.raw.decode('ascii', 'surrogateescape')) else track.name.encode('utf-8', 'replace')
+def _name_bytes(track):
+    as_read = track.name==printable(track.raw.decode('ascii', 'surrogateescape'))
+    return track.raw if as_read else track.name.encode('utf-8', 'replace')
 
 def _finished(tracks, s):
     "The events of a file with a port for each track, the names of `s` as they were, and its end"
     used,res = Counter(),[]
     for track,own in zip(tracks, s.tracks):
         channel = next(e[0]&15 for _,e in track if e[0]>>4==12)
-        res.append([(0, b'\xff\x21\1'+bytes((used[channel]%128,)))]+[(t, track_name(_name_bytes(own))) if e[:2]==b'\xff\3' else (t, e) for t,e in track])
+        res.append([(0, b'\xff\x21\1'+bytes((used[channel]%128,)))]
+                   +[(t, track_name(_name_bytes(own))) if e[:2]==b'\xff\3' else (t, e) for t,e in track])
         used[channel] += 1
     if max(used.values(), default=1)==1: res = [o[1:] for o in res] or tracks # bars of rest have no tracks
     *most,(tick,end) = res[0]
@@ -424,7 +432,8 @@ def bars(self:Score,
     i = np.arange(len(m)).repeat(n)
     start = onset.take(i)+length.take(i)*(np.arange(len(i))-(n.cumsum()-n).take(i))
     end = np.append(start[1:], start[-1]+length[-1])
-    return columns(BAR, onset=start, length=np.minimum(length.take(i), end-start), numerator=m['numerator'].take(i), denominator=m['denominator'].take(i))
+    return columns(BAR, onset=start, length=np.minimum(length.take(i), end-start), numerator=m['numerator'].take(i),
+                   denominator=m['denominator'].take(i))
 
 # %% ../../nbs/music/02_score.ipynb #9ed2258b
 @patch
@@ -490,7 +499,8 @@ def _draw_sections(self, ax, sections):
     for i,(b,name) in enumerate(sections):
         a,stop = int(starts[b]),int(starts[sections[i+1][0]]) if i+1<len(sections) else end
         ax.add_patch(Rectangle((a, low), stop-a, tall, transform=ax.get_xaxis_transform(), clip_on=False, fc=('.88','.94')[i%2], ec='none'))
-        ax.text((a+stop)/2, low+tall/2, name[:int((stop-a)*width/end/.08)], transform=ax.get_xaxis_transform(), ha='center', va='center', fontsize=7)
+        ax.text((a+stop)/2, low+tall/2, name[:int((stop-a)*width/end/.08)], transform=ax.get_xaxis_transform(),
+                ha='center', va='center', fontsize=7)
 
 def track_labels(
     tracks: list # `Track`s
@@ -511,7 +521,8 @@ def plot(self:Score,
     from matplotlib import colormaps
     from matplotlib.collections import LineCollection
     n_bars = len(self.bars())
-    if bad := [b for b,_ in sections if not 0<=b<n_bars]: raise ValueError(f'section at bar {bad[0]}: the piece has {n_bars} bars, counted from 0')
+    if bad := [b for b,_ in sections if not 0<=b<n_bars]:
+        raise ValueError(f'section at bar {bad[0]}: the piece has {n_bars} bars, counted from 0')
     if ax is None:
         import matplotlib.pyplot as plt
         ax = plt.subplots(figsize=figsize, layout='constrained')[1]
@@ -543,7 +554,8 @@ def _drawn(score, figsize, dpi, sections):
     return f.getvalue()
 
 def _png(score, figsize, dpi, sections=()):
-    "The same, and the figure is gone: it holds itself in circles, some megabytes of them, and Python would look for them after some seventy pictures only"
+    ("The same, and the figure is gone: it holds itself in circles, some megabytes of them, "
+     "and Python would look for them after some seventy pictures only")
     data = _drawn(score, figsize, dpi, sections)
     gc.collect(1)
     return data

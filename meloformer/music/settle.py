@@ -107,7 +107,8 @@ SETTLED = 'tempo','meter','key','scale','instruments','without','bars','form','l
 def _same(k, a, b):
     "Do a flag and a word mean the same?"
     programs = lambda o: sorted(program_of(x.strip()) for x in o.split(',') if programs_named(x.strip()))
-    read = dict(meter=parse_meter, instruments=programs, without=programs, chords=parse_progression, key=lambda o: ' '.join(o.lower().split()), form=lambda o: ''.join(o.split())).get(k, lambda o: o)
+    read = dict(meter=parse_meter, instruments=programs, without=programs, chords=parse_progression,
+                key=lambda o: ' '.join(o.lower().split()), form=lambda o: ''.join(o.split())).get(k, lambda o: o)
     return read(a)==read(b)
 
 def beside(
@@ -120,7 +121,8 @@ def beside(
         name = 'key' if k=='scale' else k # a scale that is typed has to be that of the key
         if k=='bars' or name not in said: continue
         low,high = facts.get('range', (0, 0)) if k=='tempo' else (0, 0)
-        if not (low/SLACK<=v<=high*SLACK if high else _same(name, v, facts[name])): raise ValueError(f'--{k} {v} and {said[name]!r} contradict each other; leave one out')
+        if not (low/SLACK<=v<=high*SLACK if high else _same(name, v, facts[name])):
+            raise ValueError(f'--{k} {v} and {said[name]!r} contradict each other; leave one out')
     return facts | {k: v for k,v in typed.items() if k!='bars'}
 
 # %% ../../nbs/music/08_settle.ipynb #70cdb8b9
@@ -131,8 +133,10 @@ def share_bars(
     "The length of each section"
     open_,known = said.count(None),sum(o or 0 for o in said)
     if total is not None:
-        if not open_ and known!=total: raise ValueError(f'--bars {total} and the {known} bars of the text contradict each other; leave one out')
-        if open_ and ((total-known)%open_ or total-known<open_): raise ValueError(f'--bars {total} cannot be shared by the sections; say how many bars each has')
+        if not open_ and known!=total:
+            raise ValueError(f'--bars {total} and the {known} bars of the text contradict each other; leave one out')
+        if open_ and ((total-known)%open_ or total-known<open_):
+            raise ValueError(f'--bars {total} cannot be shared by the sections; say how many bars each has')
         return [o or (total-known)//open_ for o in said]
     res = []
     for o in said: res.append(o or (res[-1] if res else 8))
@@ -197,7 +201,8 @@ def settle(
     if (n := len(text.split()))>MOST_WORDS: raise ValueError(f'the text has {n:,} words; at most {MOST_WORDS} are read')
     start,each = _sections_read(text)
     check_places([o for o,_,_ in each], typed.get('bars') or start.facts.get('bars'))
-    if len(each)>1 and (extra := [k for _,s,f in each for k in ('form','loop') if k in f or k in typed]): raise ValueError(f'--{extra[0]}: a form or a loop is of a whole piece; leave it out, or leave the sections out')
+    if len(each)>1 and (extra := [k for _,s,f in each for k in ('form','loop') if k in f or k in typed]):
+        raise ValueError(f'--{extra[0]}: a form or a loop is of a whole piece; leave it out, or leave the sections out')
     parts,told,left = [],[],left_over(start)
     for o,s,f in each:
         said = start.said | s.said
@@ -208,7 +213,8 @@ def settle(
         told.append({k: v for k,v in dict(tempo=said.get('tempo') if 'range' in f else None, seconds=seconds).items() if v})
         parts.append({k: f[k] for k in SETTLED if k in f})
         left += left_over(s)
-    _set_bars(parts, typed.get('bars', start.facts.get('bars')), [o.first is not None or bool({'bars','seconds'} & s.facts.keys()) for o,s,_ in each])
+    _set_bars(parts, typed.get('bars', start.facts.get('bars')),
+              [o.first is not None or bool({'bars','seconds'} & s.facts.keys()) for o,s,_ in each])
     return Settled(parts, told, list(dict.fromkeys(left)))
 
 # %% ../../nbs/music/08_settle.ipynb #3a8a7419
@@ -218,7 +224,8 @@ def _set_bars(parts, total, said):
         for f,n in zip(parts, share_bars([f['bars'] if known else None for f,known in zip(parts, said)], total)): f['bars'] = n
         return
     f = parts[0]
-    if total is not None and said[0] and f['bars']!=total: raise ValueError(f"--bars {total} and the {f['bars']} bars of the text contradict each other; leave one out")
+    if total is not None and said[0] and f['bars']!=total:
+        raise ValueError(f"--bars {total} and the {f['bars']} bars of the text contradict each other; leave one out")
     if total is not None: f['bars'] = total
     n = len(re.findall('[A-Z]', f.get('form') or ''))
     if n and 'bars' not in f and 16%n: f['bars'] = n*max(2, round(16/n)) # each part of a form is as long as the others

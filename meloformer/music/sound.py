@@ -43,7 +43,8 @@ def _page(score):
     cmap = colormaps['tab10' if len(score.tracks)<=10 else 'tab20']
     players = [dict(name=name, channel=c, program=t.program, color=to_hex(cmap(i%cmap.N)))
         for i,(name,c,t) in enumerate(zip(track_labels(score.tracks), _channels(score.tracks), score.tracks))]
-    piece = dict(players=players, seconds=round(float(score.seconds(score.end))+1, 3), bars=score.seconds(score.bars()['onset']).round(3).tolist(),
+    piece = dict(players=players, seconds=round(float(score.seconds(score.end))+1, 3),
+        bars=score.seconds(score.bars()['onset']).round(3).tolist(),
         chords=[(round(float(score.seconds(o)), 3), c) for i,(o,c) in enumerate(score.chords) if i==0 or c!=score.chords[i-1][1]],
         notes=_base64(_played(score).tobytes()), midi=_base64(score.to_bytes()))
     text = json.dumps(piece, separators=(',',':')).replace('</', '<\\/') # a name must not end the script
@@ -58,7 +59,8 @@ class Player:
     def __repr__(self): return f'Player({len(self.page)>>10} KB)'
     def _repr_html_(self):
         source = html.escape(self.page, quote=False).replace('"', '&quot;')
-        return f'<div><iframe srcdoc="{source}" title="A player" style="width:100%;height:225px;border:1px solid #ddd;border-radius:4px"></iframe></div>'
+        return (f'<div><iframe srcdoc="{source}" title="A player" '
+                'style="width:100%;height:225px;border:1px solid #ddd;border-radius:4px"></iframe></div>')
     def save(self,
         path # HTML file; any browser plays it, from the disk too
     ):
@@ -72,7 +74,8 @@ def play(self:Score) -> Player:
     return Player(_page(self))
 
 # %% ../../nbs/music/05_sound.ipynb #6adf77a0
-_PLACES = ('/usr/share/sounds/sf2','/usr/share/sounds/sf3','/usr/share/soundfonts','/usr/local/share/soundfonts','/opt/homebrew/share/soundfonts','~/.local/share/soundfonts','~/soundfonts','~/Library/Audio/Sounds/Banks')
+_PLACES = ('/usr/share/sounds/sf2','/usr/share/sounds/sf3','/usr/share/soundfonts','/usr/local/share/soundfonts',
+           '/opt/homebrew/share/soundfonts','~/.local/share/soundfonts','~/soundfonts','~/Library/Audio/Sounds/Banks')
 _FAVOURITES = ('FluidR3_GM','MuseScore_General','GeneralUser','default-GM','default') # the better ones first
 
 # %% ../../nbs/music/05_sound.ipynb #948193c0
@@ -128,7 +131,8 @@ class Sound:
         if suffix not in SOUNDS: raise ValueError(f'{path}: the name of a sound file ends in one of {", ".join(SOUNDS)}')
         write_whole(path, self.to_bytes(suffix))
     def _repr_html_(self):
-        return f'<figure style="margin:0"><audio controls src="data:audio/wav;base64,{_base64(self.to_bytes())}"></audio><figcaption>{html.escape(self.made_by)}</figcaption></figure>'
+        return (f'<figure style="margin:0"><audio controls src="data:audio/wav;base64,{_base64(self.to_bytes())}"></audio>'
+                f'<figcaption>{html.escape(self.made_by)}</figcaption></figure>')
 
 # %% ../../nbs/music/05_sound.ipynb #50a00002
 PEAK = 10**(-1/20) # 1 dB below full scale
@@ -150,8 +154,10 @@ def _fluidsynth(score, soundfont, rate):
     with tempfile.TemporaryDirectory() as tmp:
         mid,raw = Path(tmp)/'piece.mid',Path(tmp)/'piece.raw'
         mid.write_bytes(score.to_bytes())
-        out = subprocess.run(['fluidsynth','-n','-i','-q','-T','raw','-O','float','-E','little','-r',str(rate),'-F',raw,soundfont,mid], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        if out.returncode or not raw.exists(): raise ValueError(f'{soundfont}: fluidsynth could not play with it ({" ".join(out.stderr.split())[-200:]})')
+        out = subprocess.run(['fluidsynth','-n','-i','-q','-T','raw','-O','float','-E','little','-r',str(rate),'-F',raw,soundfont,mid],
+                             capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if out.returncode or not raw.exists():
+            raise ValueError(f'{soundfont}: fluidsynth could not play with it ({" ".join(out.stderr.split())[-200:]})')
         return np.fromfile(raw, '<f4').reshape(-1, 2)
 
 def _plain(score, rate):
@@ -169,7 +175,9 @@ def sounds(
     if shutil.which('fluidsynth'):
         font = find_soundfont(soundfont)
         return _leveled([_fluidsynth(o, font, rate) for o in scores], rate, f'FluidSynth with {font.name}')
-    if soundfont: raise ValueError(f'{soundfont}: a soundfont needs the program fluidsynth (apt install fluidsynth, brew install fluid-synth)')
+    if soundfont:
+        raise ValueError(f'{soundfont}: a soundfont needs the program fluidsynth '
+                         '(apt install fluidsynth, brew install fluid-synth)')
     drums = ' and no drums' if any(t.is_drum for o in scores for t in o.tracks) else ''
     return _leveled([_plain(o, rate) for o in scores], rate, f'plain tones{drums}; install fluidsynth for instruments')
 

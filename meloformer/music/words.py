@@ -37,12 +37,14 @@ class Sentence:
     def settle(self, key, value, words):
         "Note a fact; another value for it is a contradiction"
         if key in self.facts and self.facts[key]!=value:
-            raise ValueError(f"{self.said[key]!r} and {words!r} contradict each other; leave one out, or part them with ';' as two sections")
+            raise ValueError(f"{self.said[key]!r} and {words!r} contradict each other; "
+                             "leave one out, or part them with ';' as two sections")
         self.facts[key] = value
         self.said.setdefault(key, words)
 
 # %% ../../nbs/music/07_words.ipynb #01d55cc7
-_ones = 'zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen'.split()
+_ones = ('zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen '
+         'sixteen seventeen eighteen nineteen'.split())
 _tens = 'twenty thirty forty fifty sixty seventy eighty ninety'.split()
 _worth = {o: i for i,o in enumerate(_ones)} | {o: 20+10*i for i,o in enumerate(_tens)}
 _word = '(?:'+'|'.join(sorted([*_worth, 'hundred'], key=len, reverse=True))+r')\b'
@@ -60,13 +62,17 @@ def parse_number(
     return float(n)
 
 # %% ../../nbs/music/07_words.ipynb #3799b1d1
-TEMPO_WORDS = dict(larghissimo=(24, 40), largo=(40, 60), lento=(45, 60), larghetto=(60, 69), adagio=(55, 76), andante=(72, 108), andantino=(80, 108), moderato=(96, 120),
-    allegretto=(100, 126), allegro=(116, 160), vivace=(132, 176), presto=(160, 200), prestissimo=(184, 240), slow=(50, 76), slowly=(50, 76), fast=(126, 176), quick=(120, 168), quickly=(120, 168),
-    brisk=(112, 152), briskly=(112, 152), lively=(112, 152), moderate=(92, 120), moderately=(92, 120), uptempo=(120, 168), midtempo=(92, 120)) # quarter notes a minute
+TEMPO_WORDS = dict(larghissimo=(24, 40), largo=(40, 60), lento=(45, 60), larghetto=(60, 69), adagio=(55, 76),
+    andante=(72, 108), andantino=(80, 108), moderato=(96, 120), allegretto=(100, 126), allegro=(116, 160),
+    vivace=(132, 176), presto=(160, 200), prestissimo=(184, 240), slow=(50, 76), slowly=(50, 76), fast=(126, 176),
+    quick=(120, 168), quickly=(120, 168), brisk=(112, 152), briskly=(112, 152), lively=(112, 152), moderate=(92, 120),
+    moderately=(92, 120), uptempo=(120, 168), midtempo=(92, 120)) # quarter notes a minute
 SLACK = 1.25 # a number may lie outside of the range of its word by so much
 
 _very = r'(?:(very|really|extremely|super)\s+)?'
-_tempo_word = rf'\b(?P<not>(?:not|never|less|too)\s+(?:too\s+|so\s+|that\s+)?)?{_very}(?P<word>'+'|'.join(sorted(TEMPO_WORDS, key=len, reverse=True))+r'|(?:up|mid|medium)[\s-]tempo)(?:[\s-]paced|[\s-]moving)?\b(?!\s+(?:down|density|volume|dynamics|length|loud|soft|dense|busy|sparse|high|low)\b)'
+_tempo_word = (rf'\b(?P<not>(?:not|never|less|too)\s+(?:too\s+|so\s+|that\s+)?)?{_very}(?P<word>'
+    +'|'.join(sorted(TEMPO_WORDS, key=len, reverse=True))+r'|(?:up|mid|medium)[\s-]tempo)(?:[\s-]paced|[\s-]moving)?\b'
+    r'(?!\s+(?:down|density|volume|dynamics|length|loud|soft|dense|busy|sparse|high|low)\b)')
 
 def tempo_range(
     word: str,   # One of `TEMPO_WORDS`
@@ -81,10 +87,12 @@ def tempo_range(
 # %% ../../nbs/music/07_words.ipynb #da08a123
 _unit = r'(?:bpm|b\.p\.m\.?|beats?\s+(?:per|a)\s+minute|(?:quarter\s+notes?|quarters)\s+(?:per|a)\s+minute)\b'
 _ends = r'(?=\s*(?:[,.;:!?)\]·]|$|(?:for|in|with|and|over|on|then|by|at|played|but|feel|time)\b))'
-_note_values = {'dotted quarter': 1.5, 'half': 2, 'minim': 2, 'quarter': 1, 'crotchet': 1, '♩': 1, 'q': 1, 'eighth': .5, 'quaver': .5} # in quarter notes
+# in quarter notes
+_note_values = {'dotted quarter': 1.5, 'half': 2, 'minim': 2, 'quarter': 1, 'crotchet': 1, '♩': 1, 'q': 1, 'eighth': .5, 'quaver': .5}
 _value = '|'.join(_note_values)
 _tempo_numbers = [rf'\b(?:between\s+)?(?P<n>\d+)\s*(?:-|–|to|and)\s*(?P<to>\d+)[\s-]*{_unit}', rf'(?P<n>{NUMBER})[\s-]*{_unit}',
-    rf'(?P<value>{_value})(?:\s+notes?)?\s*(?:=|equals)\s*(?P<n>{NUMBER})', rf'\b(?:tempo|metronome)(?:\s+(?:of|is|at|about|around))*\s*[=:]?\s*(?P<n>{NUMBER})',
+    rf'(?P<value>{_value})(?:\s+notes?)?\s*(?:=|equals)\s*(?P<n>{NUMBER})',
+    rf'\b(?:tempo|metronome)(?:\s+(?:of|is|at|about|around))*\s*[=:]?\s*(?P<n>{NUMBER})',
     rf'\bat(?:\s+(?:about|around|roughly|exactly))?\s+(?P<n>{NUMBER}){_ends}']
 
 def read_tempo(
@@ -96,7 +104,8 @@ def read_tempo(
             g = m.groupdict()
             ends = [parse_number(g['n']), parse_number(g.get('to') or g['n'])]
             bpm = round(float(np.prod(ends))**.5*_note_values.get((g.get('value') or 'q').lower(), 1))
-            if not TEMPOS[0]<=bpm<=TEMPOS[-1]: raise ValueError(f'{m[0].strip()!r}: a tempo lies from {TEMPOS[0]} to {TEMPOS[-1]} quarter notes a minute')
+            if not TEMPOS[0]<=bpm<=TEMPOS[-1]:
+                raise ValueError(f'{m[0].strip()!r}: a tempo lies from {TEMPOS[0]} to {TEMPOS[-1]} quarter notes a minute')
             s.settle('tempo', bpm, s.take(m))
     _read_tempo_words(s)
 
@@ -110,19 +119,26 @@ def _read_tempo_words(s):
             s.kept.append(words)
             continue
         a,b = tempo_range(m['word'], bool(m[2]))
-        if number and not a/SLACK<=number<=b*SLACK: raise ValueError(f"{s.said['tempo']!r} and {words!r} contradict each other; leave one out")
-        if a>high or b<low: raise ValueError(f"{first!r} and {words!r} contradict each other; leave one out, or part them with ';' as two sections")
+        if number and not a/SLACK<=number<=b*SLACK:
+            raise ValueError(f"{s.said['tempo']!r} and {words!r} contradict each other; leave one out")
+        if a>high or b<low:
+            raise ValueError(f"{first!r} and {words!r} contradict each other; leave one out, or part them with ';' as two sections")
         low,high,first = max(low, a),min(high, b),first or words
     if first and not number: s.facts |= dict(tempo=round((low*high)**.5), range=(low, high)); s.said['tempo'] = first
-    for m in re.finditer(r'\b(?:a\s+(?:bit|little)\s+)?(faster|quicker|slower)\b', s.rest, re.I): s.settle('pace', .75 if m[1].lower()=='slower' else 4/3, s.take(m))
+    for m in re.finditer(r'\b(?:a\s+(?:bit|little)\s+)?(faster|quicker|slower)\b', s.rest, re.I):
+        s.settle('pace', .75 if m[1].lower()=='slower' else 4/3, s.take(m))
 
 # %% ../../nbs/music/07_words.ipynb #8d4af776
-DANCES = dict(waltz=('3/4','3/8'), minuet=('3/4','3/8'), mazurka=('3/4',), polonaise=('3/4',), sarabande=('3/4','3/2'), jig=('6/8','9/8','12/8'), gigue=('6/8','12/8','3/8'), tarantella=('6/8',),
-    barcarolle=('6/8','12/8'), polka=('2/4',)) # the meters that each may have, the commonest first
-_beats_of = {'two': '2/4', 'three': '3/4', 'four': '4/4', 'five': '5/4', 'six': '6/8', 'seven': '7/4', 'nine': '9/8', 'twelve': '12/8'} | {'2': '2/4', '3': '3/4', '4': '4/4', '5': '5/4', '6': '6/8', '7': '7/4', '9': '9/8', '12': '12/8'}
-_times = {r'common\s+time': '4/4', r'cut\s+time': '2/2', r'alla\s+breve': '2/2', r'triple\s+(?:time|met(?:er|re))': '3/4', r'duple\s+(?:time|met(?:er|re))': '2/4'}
+# the meters that each may have, the commonest first
+DANCES = dict(waltz=('3/4','3/8'), minuet=('3/4','3/8'), mazurka=('3/4',), polonaise=('3/4',), sarabande=('3/4','3/2'),
+    jig=('6/8','9/8','12/8'), gigue=('6/8','12/8','3/8'), tarantella=('6/8',), barcarolle=('6/8','12/8'), polka=('2/4',))
+_beats_of = {'two': '2/4', 'three': '3/4', 'four': '4/4', 'five': '5/4', 'six': '6/8', 'seven': '7/4', 'nine': '9/8', 'twelve': '12/8'}
+_beats_of |= {'2': '2/4', '3': '3/4', '4': '4/4', '5': '5/4', '6': '6/8', '7': '7/4', '9': '9/8', '12': '12/8'}
+_times = {r'common\s+time': '4/4', r'cut\s+time': '2/2', r'alla\s+breve': '2/2',
+          r'triple\s+(?:time|met(?:er|re))': '3/4', r'duple\s+(?:time|met(?:er|re))': '2/4'}
 _fraction = r'(?P<in>\bin\s+)?(?<![\d/.])(?P<n>\d{1,2})\s*/\s*(?P<d>\d{1,2})(?![\d/])(?P<time>[\s-]*(?:time|met(?:er|re))\b)?'
-_spelled = r'(?P<in>\bin\s+)?\b(?P<n>two|three|four|five|six|seven|nine|twelve)[\s-](?P<d>two|four|eight|sixteen)(?P<time>[\s-]*(?:time|met(?:er|re))\b)?'
+_spelled = (r'(?P<in>\bin\s+)?\b(?P<n>two|three|four|five|six|seven|nine|twelve)[\s-]'
+            r'(?P<d>two|four|eight|sixteen)(?P<time>[\s-]*(?:time|met(?:er|re))\b)?')
 
 def read_meter(
     s: Sentence
@@ -144,9 +160,12 @@ def read_meter(
         s.settle('meter', s.facts['meter'] if s.facts.get('meter') in own else own[0], s.take(m))
 
 # %% ../../nbs/music/07_words.ipynb #7e0336f6
-_modes = {'harmonic minor': 'harmonic', 'melodic minor': 'melodic', 'natural minor': 'minor', 'minor pentatonic': 'minor pentatonic', 'pentatonic minor': 'minor pentatonic', 'major pentatonic': 'pentatonic',
-    'pentatonic major': 'pentatonic', 'pentatonic': 'pentatonic', 'dorian': 'dorian', 'phrygian': 'phrygian', 'lydian': 'lydian', 'mixolydian': 'mixolydian', 'aeolian': 'minor', 'ionian': 'major', 'locrian': 'locrian',
-    'blues': 'blues', 'whole tone': 'whole', 'whole-tone': 'whole', 'major': 'major', 'minor': 'minor', 'maj': 'major', 'min': 'minor'}
+_modes = {'harmonic minor': 'harmonic', 'melodic minor': 'melodic', 'natural minor': 'minor',
+    'minor pentatonic': 'minor pentatonic', 'pentatonic minor': 'minor pentatonic', 'major pentatonic': 'pentatonic',
+    'pentatonic major': 'pentatonic', 'pentatonic': 'pentatonic', 'dorian': 'dorian', 'phrygian': 'phrygian',
+    'lydian': 'lydian', 'mixolydian': 'mixolydian', 'aeolian': 'minor', 'ionian': 'major', 'locrian': 'locrian',
+    'blues': 'blues', 'whole tone': 'whole', 'whole-tone': 'whole', 'major': 'major', 'minor': 'minor', 'maj': 'major',
+    'min': 'minor'}
 _root = r'(?<![\w#♯♭])(?P<root>[A-Ga-g])(?P<sign>[#♯♭b](?![a-zA-Z])|[\s-](?:sharp|flat)\b)?'
 _mode = '(?P<mode>'+'|'.join(o.replace(' ', r'\s+') for o in _modes)+r')\b(?P<tail>\s+(?:scale|mode|key)\b)?(?!\s*chord)'
 _known = r'\s+(?:waltz|piece|song|tune|melody|theme|ballad|march|groove|prelude|fugue|sonata|loop|track|progression|scale)\b'
@@ -184,7 +203,8 @@ def read_bare_key(
     s: Sentence
 ):
     "Settle `key` from 'in Bb', 'in Em' or 'key of G'"
-    for m in re.finditer(rf'\b(?P<of>key(?:\s+of|\s+is)?\s*:?\s*|in\s+)(?:the\s+key\s+of\s+)?{_root}(?P<m>m(?:in)?)?(?![\w#]){_ends}', s.rest, re.I):
+    for m in re.finditer(rf'\b(?P<of>key(?:\s+of|\s+is)?\s*:?\s*|in\s+)(?:the\s+key\s+of\s+)?'
+                         rf'{_root}(?P<m>m(?:in)?)?(?![\w#]){_ends}', s.rest, re.I):
         lower = m['root'].islower() and not (m['sign'] or m['of'].lower().startswith('key') or 'key' in m[0].lower())
         if lower or m['root']=='a' and (m['sign'] or '').strip(' -').lower()=='flat': continue
         s.settle('key', key_name(m['root'], m['sign'], 'minor' if m['m'] else 'major'), s.take(m))
@@ -197,7 +217,8 @@ _numeral = r'[b#♭]?(?:VII|VI|V|IV|III|II|I|vii|vi|v|iv|iii|ii|i)(?:°|ø|dim|a
 def _is_progression(s, m):
     "Bare letters, two of them, may be anything"
     symbols = re.findall(_chord, m[0])
-    return len(symbols)>2 or any(len(o)>1 for o in symbols) or bool(re.search(r'[|,–→-]', m[0])) or bool(re.search(r'(?:chords?|over|progression|changes)\W*$', s.rest[:m.start()], re.I))
+    return (len(symbols)>2 or any(len(o)>1 for o in symbols) or bool(re.search(r'[|,–→-]', m[0]))
+            or bool(re.search(r'(?:chords?|over|progression|changes)\W*$', s.rest[:m.start()], re.I)))
 
 def read_chords(
     s: Sentence
@@ -221,29 +242,54 @@ def read_numerals(
         if set(each)!={'I'}: s.settle('chords', ' '.join(in_key(o, key) for o in each), s.take(m))
 
 # %% ../../nbs/music/07_words.ipynb #ea496926
-ENSEMBLES = {'string quartet': 'violin, violin, viola, cello', 'string trio': 'violin, viola, cello', 'string quintet': 'violin, violin, viola, cello, contrabass', 'piano trio': 'violin, cello, piano',
-    'piano quartet': 'violin, viola, cello, piano', 'piano quintet': 'violin, violin, viola, cello, piano', 'woodwinds': 'flute, oboe, clarinet, bassoon', 'wind quintet': 'flute, oboe, clarinet, bassoon, french horn',
-    'woodwind quintet': 'flute, oboe, clarinet, bassoon, french horn', 'brass quintet': 'trumpet, trumpet, french horn, trombone, tuba', 'brass band': 'trumpet, french horn, trombone, tuba, drums',
-    'jazz trio': 'piano, acoustic bass, drums', 'jazz quartet': 'tenor sax, piano, acoustic bass, drums', 'jazz band': 'tenor sax, piano, acoustic bass, drums', 'jazz combo': 'tenor sax, piano, acoustic bass, drums',
-    'big band': 'alto sax, tenor sax, trumpet, trombone, piano, acoustic bass, drums', 'power trio': 'distortion guitar, bass guitar, drums', 'rock band': 'distortion guitar, electric guitar, bass guitar, drums',
-    'metal band': 'distortion guitar, bass guitar, drums', 'pop band': 'piano, electric guitar, bass guitar, drums', 'funk band': 'electric guitar, electric piano, bass guitar, drums', 'folk band': 'fiddle, acoustic guitar, acoustic bass',
-    'bluegrass band': 'banjo, fiddle, acoustic guitar, acoustic bass', 'chamber orchestra': 'flute, oboe, french horn, violin, viola, cello, contrabass',
+ENSEMBLES = {'string quartet': 'violin, violin, viola, cello', 'string trio': 'violin, viola, cello',
+    'string quintet': 'violin, violin, viola, cello, contrabass', 'piano trio': 'violin, cello, piano',
+    'piano quartet': 'violin, viola, cello, piano', 'piano quintet': 'violin, violin, viola, cello, piano',
+    'woodwinds': 'flute, oboe, clarinet, bassoon', 'wind quintet': 'flute, oboe, clarinet, bassoon, french horn',
+    'woodwind quintet': 'flute, oboe, clarinet, bassoon, french horn',
+    'brass quintet': 'trumpet, trumpet, french horn, trombone, tuba',
+    'brass band': 'trumpet, french horn, trombone, tuba, drums', 'jazz trio': 'piano, acoustic bass, drums',
+    'jazz quartet': 'tenor sax, piano, acoustic bass, drums', 'jazz band': 'tenor sax, piano, acoustic bass, drums',
+    'jazz combo': 'tenor sax, piano, acoustic bass, drums',
+    'big band': 'alto sax, tenor sax, trumpet, trombone, piano, acoustic bass, drums',
+    'power trio': 'distortion guitar, bass guitar, drums',
+    'rock band': 'distortion guitar, electric guitar, bass guitar, drums',
+    'metal band': 'distortion guitar, bass guitar, drums', 'pop band': 'piano, electric guitar, bass guitar, drums',
+    'funk band': 'electric guitar, electric piano, bass guitar, drums',
+    'folk band': 'fiddle, acoustic guitar, acoustic bass',
+    'bluegrass band': 'banjo, fiddle, acoustic guitar, acoustic bass',
+    'chamber orchestra': 'flute, oboe, french horn, violin, viola, cello, contrabass',
     'orchestra': 'flute, oboe, clarinet, french horn, trumpet, timpani, violin, viola, cello, contrabass'} # who plays in them
-ENSEMBLES |= {f'{o} orchestra': ENSEMBLES['orchestra'] for o in ('full', 'symphony', 'whole', 'symphonic')} | {f'{o}-band': v for k,v in ENSEMBLES.items() if k.endswith(' band') for o in [k[:-5]]}
-_plain = '''piano, grand piano, electric piano, honky-tonk piano, clavinet, celesta, glockenspiel, music box, vibraphone, marimba, xylophone, tubular bells, dulcimer, organ, church organ, reed organ, rock organ, accordion, harmonica,
-    guitar, acoustic guitar, electric guitar, distortion guitar, overdriven guitar, bass, acoustic bass, fretless bass, slap bass, synth bass, violin, viola, cello, contrabass, pizzicato strings, tremolo strings, timpani, synth strings, trumpet,
-    muted trumpet, trombone, tuba, french horn, horn, synth brass, soprano sax, alto sax, tenor sax, baritone sax, oboe, english horn, bassoon, clarinet, piccolo, flute, recorder, pan flute, shakuhachi, ocarina, sitar, banjo, shamisen, koto, kalimba,
-    bagpipe, fiddle, steel drums, drums, drum, percussion'''
-_called = {'distorted guitar': 'distortion guitar', 'nylon guitar': 'acoustic guitar (nylon)', 'classical guitar': 'acoustic guitar (nylon)', 'steel guitar': 'acoustic guitar (steel)', 'jazz guitar': 'electric guitar (jazz)', 'clean guitar': 'electric guitar (clean)',
-    'synth': 'synth lead', 'synthesizer': 'synth lead', 'pad': 'pad 2 (warm)', 'synth pad': 'pad 2 (warm)', 'celli': 'cello', 'timpano': 'timpani', 'pianist': 'piano', 'guitarist': 'guitar', 'violinist': 'violin', 'cellist': 'cello', 'drummer': 'drums',
-    'bassist': 'bass', 'flutist': 'flute', 'flautist': 'flute', 'organist': 'organ', 'harpist': 'harp', 'trumpeter': 'trumpet', 'saxophonist': 'sax', 'clarinetist': 'clarinet', 'drum machine': 'drums', 'horn section': 'horns', 'string ensemble': 'strings'} | {f'{o} saxophone': f'{o} sax' for o in ('soprano','alto','tenor','baritone')}
-PLAYERS = {' '.join(o.split()): ' '.join(o.split()) for o in _plain.split(',')} | {o: o for o in ALIASES} | _called | ENSEMBLES # what people say: what a request calls it
-_sections = {'strings','brass','drums','drum','percussion','choir','voices','vocals','woodwinds','horns','timpani','orchestra'} # of these there are not two
+ENSEMBLES |= ({f'{o} orchestra': ENSEMBLES['orchestra'] for o in ('full', 'symphony', 'whole', 'symphonic')}
+              | {f'{o}-band': v for k,v in ENSEMBLES.items() if k.endswith(' band') for o in [k[:-5]]})
+_plain = '''piano, grand piano, electric piano, honky-tonk piano, clavinet, celesta, glockenspiel, music box, vibraphone,
+    marimba, xylophone, tubular bells, dulcimer, organ, church organ, reed organ, rock organ, accordion, harmonica,
+    guitar, acoustic guitar, electric guitar, distortion guitar, overdriven guitar, bass, acoustic bass, fretless bass,
+    slap bass, synth bass, violin, viola, cello, contrabass, pizzicato strings, tremolo strings, timpani, synth strings,
+    trumpet, muted trumpet, trombone, tuba, french horn, horn, synth brass, soprano sax, alto sax, tenor sax,
+    baritone sax, oboe, english horn, bassoon, clarinet, piccolo, flute, recorder, pan flute, shakuhachi, ocarina, sitar,
+    banjo, shamisen, koto, kalimba, bagpipe, fiddle, steel drums, drums, drum, percussion'''
+_called = {'distorted guitar': 'distortion guitar', 'nylon guitar': 'acoustic guitar (nylon)',
+    'classical guitar': 'acoustic guitar (nylon)', 'steel guitar': 'acoustic guitar (steel)',
+    'jazz guitar': 'electric guitar (jazz)', 'clean guitar': 'electric guitar (clean)', 'synth': 'synth lead',
+    'synthesizer': 'synth lead', 'pad': 'pad 2 (warm)', 'synth pad': 'pad 2 (warm)', 'celli': 'cello', 'timpano': 'timpani',
+    'pianist': 'piano', 'guitarist': 'guitar', 'violinist': 'violin', 'cellist': 'cello', 'drummer': 'drums',
+    'bassist': 'bass', 'flutist': 'flute', 'flautist': 'flute', 'organist': 'organ', 'harpist': 'harp',
+    'trumpeter': 'trumpet', 'saxophonist': 'sax', 'clarinetist': 'clarinet', 'drum machine': 'drums',
+    'horn section': 'horns',
+    'string ensemble': 'strings'} | {f'{o} saxophone': f'{o} sax' for o in ('soprano','alto','tenor','baritone')}
+PLAYERS = {' '.join(o.split()): ' '.join(o.split()) for o in _plain.split(',')} # what people say: what a request calls it
+PLAYERS |= {o: o for o in ALIASES} | _called | ENSEMBLES
+# of these there are not two
+_sections = {'strings','brass','drums','drum','percussion','choir','voices','vocals','woodwinds','horns','timpani','orchestra'}
 
 # %% ../../nbs/music/07_words.ipynb #1e6bf3b4
-_player = '(?P<name>'+'|'.join(re.escape(o).replace(r'\ ', r'[\s-]+') for o in sorted(PLAYERS, key=len, reverse=True))+r')(?P<plural>e?s)?\b'
-_not_players = r"\bdrum\s*(?:and|&|'?n'?)\s*bass\b|\bmezzo[\s-]+piano\b|\b(?:two|three|four|five|six|\d)\s*-?\s*(?:voices?|keys)\b|\b(?:minor|major|black|white|different|many|other|both)\s+keys\b|\bpiano\s+roll\b|\b(?:no|any)\s+strings\s+attached\b"
-_no = r'\b(?P<no>no|without|minus|except(?:\s+for)?|instead\s+of|leave\s+out|leaving\s+out|omit(?:ting)?|everything\s+but)\s+(?:(?:any|a|an|the)\s+)*'
+_player = ('(?P<name>'+'|'.join(re.escape(o).replace(r'\ ', r'[\s-]+') for o in sorted(PLAYERS, key=len, reverse=True))
+           +r')(?P<plural>e?s)?\b')
+_not_players = (r"\bdrum\s*(?:and|&|'?n'?)\s*bass\b|\bmezzo[\s-]+piano\b|\b(?:two|three|four|five|six|\d)\s*-?\s*(?:voices?|keys)\b"
+    r"|\b(?:minor|major|black|white|different|many|other|both)\s+keys\b|\bpiano\s+roll\b|\b(?:no|any)\s+strings\s+attached\b")
+_no = (r'\b(?P<no>no|without|minus|except(?:\s+for)?|instead\s+of|leave\s+out|leaving\s+out|omit(?:ting)?|everything\s+but)\s+'
+       r'(?:(?:any|a|an|the)\s+)*')
 _unnamed = lambda p: re.sub(r'\?P<\w+>', '?:', p)
 
 @lru_cache(None)
@@ -254,12 +300,17 @@ def program_of(name):
 def names_of(m) -> list: # m: match of `_player`
     "Who a word stands for, as a request calls them"
     words = ' '.join(re.split(r'[\s-]+', m['name'].lower()))
-    return PLAYERS[m['name'].lower() if m['name'].lower() in PLAYERS else words if words in PLAYERS else next(k for k in PLAYERS if re.split(r'[\s-]+', k)==words.split())].split(', ')
+    if (name := m['name'].lower()) not in PLAYERS: name = words
+    if name not in PLAYERS: name = next(k for k in PLAYERS if re.split(r'[\s-]+', k)==words.split())
+    return PLAYERS[name].split(', ')
 
 def _without(s):
     "Players who are not wanted: 'no drums', 'without piano or bass'"
     res = []
-    for m in re.finditer(_no+f'(?P<who>{_unnamed(_player)}(?:\\s*(?:,?\\s*(?:or|nor|and\\s+no|and\\s+without)|and(?=\\s+(?:\\w+\\s+)?\\w+))\\s+(?:(?:any|a|an|the)\\s+)*{_unnamed(_player)})*)(?!\\s*(?:solo|fill|roll|intro|line)s?\\b)', s.rest, re.I):
+    for m in re.finditer(_no+f'(?P<who>{_unnamed(_player)}'
+                         '(?:\\s*(?:,?\\s*(?:or|nor|and\\s+no|and\\s+without)|and(?=\\s+(?:\\w+\\s+)?\\w+))'
+                         f'\\s+(?:(?:any|a|an|the)\\s+)*{_unnamed(_player)})*)'
+                         '(?!\\s*(?:solo|fill|roll|intro|line)s?\\b)', s.rest, re.I):
         who = m['who'] if m['no'].lower()!='no' else re.split(r'\band\s+(?!no\b|without\b)', m['who'], flags=re.I)[0]
         end = m.start('who')+len(who)
         part = re.compile('.*', re.S).match(s.rest, m.start(), end)
@@ -274,7 +325,8 @@ def programs_without(
     "All programs that a player who is not wanted could have: without piano means without electric piano, too"
     family = dict(strings=range(40, 52), brass=range(56, 64), synth=[*range(80, 104), 38, 39, 50, 51, 54, 62, 63], woodwinds=range(64, 80))
     word = lambda o: [p for p in range(128) if re.search(rf'\b{re.escape(o)}\b', instrument_name(p).lower())]
-    return {int(p) for o in map(str.lower, names) for p in [*family.get(o, ()), *(programs_named(o) if o in ALIASES or o=='drums' or not word(o) else word(o))]}
+    mean = lambda o: programs_named(o) if o in ALIASES or o=='drums' or not word(o) else word(o)
+    return {int(p) for o in map(str.lower, names) for p in [*family.get(o, ()), *mean(o)]}
 
 # %% ../../nbs/music/07_words.ipynb #b118fcda
 MOST_OF_ONE = 8 # players of one instrument that a sentence may ask for
@@ -286,13 +338,16 @@ def _wanted(s):
         names,count = names_of(m),1
         if m['n'] and (m['plural'] or parse_number(m['n'])==1) and len(names)==1 and m['name'].lower() not in _sections:
             count = int(parse_number(m['n']))
-            if not 1<=count<=MOST_OF_ONE: raise ValueError(f'{m[0].strip()!r}: at most {MOST_OF_ONE} of one instrument can play; for more there are strings, brass and choir')
+            if not 1<=count<=MOST_OF_ONE:
+                raise ValueError(f'{m[0].strip()!r}: at most {MOST_OF_ONE} of one instrument can play; '
+                                 'for more there are strings, brass and choir')
         listed = bool(re.fullmatch(r'\s*(?:,|and|,\s*and)\s*(?:an?\s+)?', s.rest[before:m.start()])) and before>=0
         for n in names*count:
             have = program_of(n) in [program_of(o) for o,_ in res]
             if not have or count>1 or len(names)>1 or listed and res[-1][0]==n: res.append((n, len(names)>1))
         before = m.end()
-        s.take(m if count>1 or not m['n'] or parse_number(m['n'])==1 else re.compile('.*', re.S).match(s.rest, m.end('n'), m.end())) # a number that says nothing is left
+        alone = count>1 or not m['n'] or parse_number(m['n'])==1
+        s.take(m if alone else re.compile('.*', re.S).match(s.rest, m.end('n'), m.end())) # a number that says nothing is left
     return res
 
 def read_players(
@@ -302,8 +357,10 @@ def read_players(
     for m in re.finditer(_not_players, s.rest, re.I): s.kept.append(s.take(m))
     gone,text = _without(s),s.rest
     out,who = programs_without(gone),_wanted(s)
-    if both := [n for n,of in who if not of and program_of(n) in out]: raise ValueError(f"{both[0]!r} is to play, and is not to play; leave one out")
-    if rest := [n for n,_ in who if program_of(n) not in out]: s.facts['instruments'],s.said['instruments'] = ', '.join(rest),' '.join(text.split())
+    if both := [n for n,of in who if not of and program_of(n) in out]:
+        raise ValueError(f"{both[0]!r} is to play, and is not to play; leave one out")
+    if rest := [n for n,_ in who if program_of(n) not in out]:
+        s.facts['instruments'],s.said['instruments'] = ', '.join(rest),' '.join(text.split())
     elif who: raise ValueError(f"nobody is left to play without {', '.join(gone)}")
     if gone: s.facts['without'],s.said['without'] = ', '.join(gone),'no '+' and '.join(gone)
     for m in re.finditer(r'\b(?:add(?:s|ed|ing)?|plus|join(?:s|ed|ing)?(?:\s+by|\s+in)?|enters?|comes?\s+in)\b', s.rest, re.I):
@@ -319,12 +376,16 @@ def read_length(
         n = parse_number(m['n'])
         if n%1 or not n: raise ValueError(f'{m[0].strip()!r}: a piece has whole bars, and at least one')
         s.settle('bars', int(n), s.take(m))
-    for m in re.finditer(rf'(?P<half>half\s+(?:a|an)\s+)?(?P<n>{NUMBER}|\ba\b|\ban\b)?(?P<a>\s+and\s+a\s+half)?[\s-]*(?P<unit>minutes?|mins?|seconds?|secs?|hours?)\b(?P<b>\s+and\s+a\s+half)?(?P<long>\s+long)?', s.rest, re.I):
-        if not (m['half'] or m['n']) or (m['n'] or '').lower() in ('a','an') and not (m['b'] or m['long'] or re.search(r'\b(?:about|lasting|for|takes?)\s+$', s.rest[:m.start()], re.I)): continue
+    for m in re.finditer(rf'(?P<half>half\s+(?:a|an)\s+)?(?P<n>{NUMBER}|\ba\b|\ban\b)?(?P<a>\s+and\s+a\s+half)?[\s-]*'
+                         r'(?P<unit>minutes?|mins?|seconds?|secs?|hours?)\b(?P<b>\s+and\s+a\s+half)?(?P<long>\s+long)?', s.rest, re.I):
+        said = m['b'] or m['long'] or re.search(r'\b(?:about|lasting|for|takes?)\s+$', s.rest[:m.start()], re.I)
+        if not (m['half'] or m['n']) or (m['n'] or '').lower() in ('a','an') and not said: continue
         n = .5 if m['half'] else (1 if m['n'].lower() in ('a','an') else parse_number(m['n']))+.5*bool(m['a'] or m['b'])
         if not n: raise ValueError(f'{m[0].strip()!r}: a piece lasts longer than that')
         s.settle('seconds', n*{'m': 60, 's': 1, 'h': 3600}[m['unit'][0].lower()], s.take(m))
-    if {'bars','seconds'}<=s.facts.keys(): raise ValueError(f"{s.said['bars']!r} and {s.said['seconds']!r} both say how long it is; leave one out, for tempo and meter settle the other")
+    if {'bars','seconds'}<=s.facts.keys():
+        raise ValueError(f"{s.said['bars']!r} and {s.said['seconds']!r} both say how long it is; "
+                         "leave one out, for tempo and meter settle the other")
 
 # %% ../../nbs/music/07_words.ipynb #5daf777b
 _part = r'(?:intro|verse|pre-?chorus|chorus|refrain|bridge|interlude|solo|outro)s?'
@@ -339,22 +400,29 @@ def read_form(
     for m in re.finditer(r"(?P<before>\bform\s*:?\s*)?(?<![\w'])(?P<form>A'?(?:[\s,-]*[A-E]'?)+)(?![\w'#♯♭])(?P<after>\s+form\b)?", s.rest):
         letters,word = re.findall('[A-E]', m['form']),m['before'] or m['after']
         by = re.search(r'\b(?:like|by|chords?:?|over|progression|changes)\s+$', s.rest[:m.start()], re.I)
-        if _in_order(letters) and (word or len(letters)>2 and (len(set(letters))<len(letters)) and not by): s.settle('form', ''.join(re.findall("[A-E]'?", m['form'])), s.take(m))
-    for m in re.finditer(rf'\b{_part}(?:(?:\s*(?:,|-|–|→|and|then)\s*)+(?:(?:a|the|then)\s+)*{_part}\b|\s+{_part}\b)+(?:\s+form)?', s.rest, re.I):
+        if _in_order(letters) and (word or len(letters)>2 and (len(set(letters))<len(letters)) and not by):
+            s.settle('form', ''.join(re.findall("[A-E]'?", m['form'])), s.take(m))
+    for m in re.finditer(rf'\b{_part}(?:(?:\s*(?:,|-|–|→|and|then)\s*)+(?:(?:a|the|then)\s+)*{_part}\b'
+                         rf'|\s+{_part}\b)+(?:\s+form)?', s.rest, re.I):
         each = [o.lower().rstrip('s') for o in re.findall(_part, m[0], re.I)]
         s.settle('form', ''.join('ABCDEFGH'[list(dict.fromkeys(each)).index(o)] for o in each), s.take(m))
     for p,form in FORMS.items():
         for m in re.finditer(rf'\b{p}\b', s.rest, re.I): s.settle('form', form, s.take(m))
     for m in re.finditer(r'\b(?:seamless(?:ly)?\s+)?(?:loop|loopable|looping|loops)\b', s.rest, re.I): s.settle('loop', True, s.take(m))
-    if {'form','loop'}<=s.facts.keys(): raise ValueError(f"{s.said['form']!r} and {s.said['loop']!r}: a piece has a form or is a loop, not both")
+    if {'form','loop'}<=s.facts.keys():
+        raise ValueError(f"{s.said['form']!r} and {s.said['loop']!r}: a piece has a form or is a loop, not both")
 
 # %% ../../nbs/music/07_words.ipynb #414050c5
 READERS = read_key,read_form,read_chords,read_bare_key,read_numerals,read_tempo,read_meter,read_length,read_players
 MOST_WORDS = 400
-_empty = set('''a an the this that these it its it's in on at for with and or of to by from as is are be i i'd me my we you your please want would like need let give make write compose create generate play plays played playing do piece song
-    music tune track number composition some something then but also where which who only just featuring using use set time meter metre signature key tempo scale bpm form chords chord progression changes over instruments instrument
+_empty = set('''a an the this that these it its it's in on at for with and or of to by from as is are be i i'd me my we
+    you your please want would like need let give make write compose create generate play plays played playing do piece
+    song music tune track number composition some something then but also where which who only just featuring using use
+    set time meter metre signature key tempo scale bpm form chords chord progression changes over instruments instrument
     players bars bar measures long about around feel there here should has have having go goes so will can'''.split())
-_foreign = set('''der die das den dem ein eine einen und für mit im auf von nicht ist le les une des du pour avec et dans sur el los las para en y por una il lo gli uno di per nel della un um uma com em och det ett för på voor een het van met'''.split())
+_foreign = set('''der die das den dem ein eine einen und für mit im auf von nicht ist le les une des du pour avec et dans
+    sur el los las para en y por una il lo gli uno di per nel della un um uma com em och det ett för på voor een het van
+    met'''.split())
 _english = set('a the and for with of in at to is no without then that it by on'.split())
 
 def left_over(
@@ -374,14 +442,16 @@ def check_language(text):
     words = re.findall(r"[^\W\d_]+", text.lower())
     strange = sum(bool(re.search('[^\u0000-\u024f]', o)) for o in words)
     if 2*strange>len(words) or sum(o in _foreign for o in words)>max(1, sum(o in _english for o in words)):
-        raise ValueError(f'{" ".join(text.split()[:6])!r} …: only English is understood here; write it in English, or with the flags of meloformer generate')
+        raise ValueError(f'{" ".join(text.split()[:6])!r} …: only English is understood here; '
+                         'write it in English, or with the flags of meloformer generate')
 
 # %% ../../nbs/music/07_words.ipynb #292f807f
 def read_words(
     text: str # One section
 ) -> Sentence: # With `facts`, and the words that `said` each
     "What a text says outright"
-    if not re.search(r'\w', text): raise ValueError('the text is empty; write what is wanted, such as "a calm waltz in D minor for flute and harp, 16 bars"')
+    if not re.search(r'\w', text):
+        raise ValueError('the text is empty; write what is wanted, such as "a calm waltz in D minor for flute and harp, 16 bars"')
     if (n := len(text.split()))>MOST_WORDS: raise ValueError(f'the text has {n:,} words; at most {MOST_WORDS} are read')
     check_language(text)
     shouted = not re.search('[a-z]', text)

@@ -176,7 +176,8 @@ class GatherPlan(Plan):
     def tiles(self):
         "The tiles of all samples, one after the other"
         sizes = sum(self.sizes, [])
-        split = (x.split([f(*s) for s in sizes]) for x,f in ((self.rows, lambda l,k,_: l), (self.keys, lambda l,k,_: k), (self.read, lambda l,k,_: l*k)))
+        split = (x.split([f(*s) for s in sizes])
+                 for x,f in ((self.rows, lambda l,k,_: l), (self.keys, lambda l,k,_: k), (self.read, lambda l,k,_: l*k)))
         return [Tile(r, k, m.view(len(r), len(k)), free) for r,k,m,(_,_,free) in zip(*split, sizes)]
     def biases(self, dtype):
         "For each tile what is added to the scores of the keys that not all read, shape (L, K-free)"
@@ -264,7 +265,8 @@ def gather_attention(
     plan: GatherPlan
 ) -> Tensor: # shape (B, H, N, D)
     "Attention tile by tile"
-    f = torch.compiler.disable(_gather_attention) if torch.compiler.is_compiling() else _gather_attention # not a decorator, which would load the compiler for all
+    # not a decorator, which would load the compiler for all
+    f = torch.compiler.disable(_gather_attention) if torch.compiler.is_compiling() else _gather_attention
     return f(q, k, v, plan)
 
 def _gather_attention(q, k, v, plan):

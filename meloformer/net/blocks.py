@@ -166,13 +166,15 @@ def _truth(rule, q, k, cells):
         if role == 'kinds': return lay(_table(part)[q.kind][:, k.kind], 0, 1)
         if role != 'steps': return lay((q, k)[role].answers(part), role)
         n,spans,every = part.steps
-        x = torch.tensor(cells[n], device='cpu')[None] - (torch.arange(len(q), device='cpu')%every)[:, None] if every else torch.tensor(cells[n], device='cpu')[None]
+        x = torch.tensor(cells[n], device='cpu')[None]
+        if every: x = x - (torch.arange(len(q), device='cpu')%every)[:, None]
         return lay(reduce(or_, [(x >= a) & (x <= b) for a,b in spans]), 0, 2+names.index(n))
     return rule.fold(ask).expand(len(q), len(k), *map(len, cells.values()))
 
 # %% ../../nbs/net/02_blocks.ipynb #4294d451
 def _past(truth, cells):
-    "The past of the own piece, shape (queries' classes, keys' classes, cells of the other fields), and the least and the most that each class of queries looks back in order"
+    ("The past of the own piece, shape (queries' classes, keys' classes, cells of the other fields), "
+     "and the least and the most that each class of queries looks back in order")
     own,now = cells['document'].index(0),cells['order'].index(0)
     if truth[:, :, :now].any(): raise Plain('it is not sure never to read the future')
     if truth.movedim(3, 0)[[i for i in range(truth.shape[3]) if i != own]].any(): raise Plain('it is not sure never to read other pieces')
@@ -188,7 +190,8 @@ def _past(truth, cells):
     return near,1-same[:, 0].int(),ends[far.sum(1)-1]
 
 def _apart(near, cells):
-    "What is read at any distance, boolean of shape (queries' classes, keys' classes), and for each field what is otherwise, shape (…, its cells)"
+    ("What is read at any distance, boolean of shape (queries' classes, keys' classes), "
+     "and for each field what is otherwise, shape (…, its cells)")
     fields = list(cells)[2:]
     zero,res = {n: cells[n].index(0) for n in fields},{}
     base = near[(..., *[0]*len(fields))]
@@ -241,7 +244,8 @@ class _Same:
 
 # %% ../../nbs/net/02_blocks.ipynb #db17b17d
 def _round(reads):
-    "The smallest count of places that keeps apart what is read and what is not; `reads`: which distances of its window, for each class of queries"
+    ("The smallest count of places that keeps apart what is read and what is not; "
+     "`reads`: which distances of its window, for each class of queries")
     for m in range(1, 97):
         if all(len(set(r[i::m])) == 1 for r in reads for i in range(min(m, len(r)))): return m
     raise Plain('its distances need too many bits')
@@ -249,7 +253,11 @@ def _round(reads):
 # %% ../../nbs/net/02_blocks.ipynb #12046936
 class _Window:
     "Two comparisons, is a key's place in the window of the query, and a test of bits, is it one of the distances that are read?"
-    def __init__(self, field, reads, first): # `reads`: boolean, shape (queries' classes, keys' classes, distances), of which the first is `first`
+    def __init__(self,
+        field,
+        reads, # Boolean, shape (queries' classes, keys' classes, distances)
+        first  # Of the distances
+    ):
         self.field,W = field,reads.shape[-1]
         columns,group = torch.unique(reads.transpose(0, 1).flatten(1), dim=0, return_inverse=True)
         some = columns.any(1)
@@ -294,7 +302,8 @@ def codes(self: _Window, ids, q, k):
 
 # %% ../../nbs/net/02_blocks.ipynb #1d42254e
 def _stretches(d, starts):
-    "Distances of one field in windows that are not too far from each other: (first distance, boolean of shape (queries' classes, keys' classes, distances))"
+    ("Distances of one field in windows that are not too far from each other: "
+     "(first distance, boolean of shape (queries' classes, keys' classes, distances))")
     some = d.flatten(0, 1).any(0).nonzero()[:, 0].tolist()
     runs = [(starts[i], starts[i+1]-1, i) for i in some]
     near = [[]]

@@ -216,7 +216,8 @@ def prefill(self:MeloFormer,
     "Read a whole prompt into the cache"
     open_ = int(ids.slot[0, -1])
     x,(cos,sin) = self.embed_all(tokens_1T, ids, latents_1Ld),rotary(ids)
-    if latents_1Ld is not None: cache.carry(b, ids.bar[0, ids.n_summaries:ids.n_slots], self.carry(latents_1Ld[0].to(self.carry.weight.dtype)))
+    if latents_1Ld is not None:
+        cache.carry(b, ids.bar[0, ids.n_summaries:ids.n_slots], self.carry(latents_1Ld[0].to(self.carry.weight.dtype)))
     plan,kv = self.plan(ids).bind(*self.rules),self._kept(ids.shape[1])
     for l,block in enumerate(self.blocks):
         def keep(p, k, v): kv[l, p:] = torch.cat([k, v]) # the second pass has the tokens of the first

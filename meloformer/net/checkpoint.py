@@ -27,7 +27,8 @@ def write_manifest(
     folder # Of files
 ):
     "Write `manifest.json`: size and SHA-256 of each file but the card, which may be mended"
-    files = {o.name: dict(bytes=o.stat().st_size, sha256=_hash(o)) for o in sorted(Path(folder).iterdir()) if o.name not in ('manifest.json','README.md')}
+    files = {o.name: dict(bytes=o.stat().st_size, sha256=_hash(o))
+             for o in sorted(Path(folder).iterdir()) if o.name not in ('manifest.json','README.md')}
     (Path(folder)/'manifest.json').write_text(json.dumps(files, indent=1)+'\n')
 
 # %% ../../nbs/net/06_checkpoint.ipynb #c4e00022
@@ -85,7 +86,8 @@ def save_checkpoint(
         os.replace(part, out)
         _flush(run)
     except (OSError, SafetensorError, RuntimeError) as e:
-        raise ValueError(f'{out}: could not be written ({_why(e)}); free some space and run the same command, it goes on from the checkpoint before') from e
+        raise ValueError(f'{out}: could not be written ({_why(e)}); '
+                         'free some space and run the same command, it goes on from the checkpoint before') from e
     finally: shutil.rmtree(part, ignore_errors=True)
     return out
 
@@ -110,7 +112,8 @@ def best_of(
     f = Path(run)/'best'
     if not f.is_file(): return ''
     with open(f, 'rb') as o: name = o.read(100).decode('utf-8', 'replace').strip()
-    if name and not re.fullmatch(r'step_\d+', name): raise ValueError(f'{f}: names no checkpoint of this run; remove it, and the newest is used')
+    if name and not re.fullmatch(r'step_\d+', name):
+        raise ValueError(f'{f}: names no checkpoint of this run; remove it, and the newest is used')
     return name
 
 def prune(
@@ -126,13 +129,15 @@ def _checkpoint_in(path):
     "`path` itself, or the best of the run, or its newest"
     if (path/'model.json').is_file(): return path
     if (name := best_of(path)) and (path/name/'model.json').is_file(): return path/name
-    if not (all_ := checkpoints(path)): raise ValueError(f'{path}: holds no checkpoint; train a model first: meloformer train --data CORPUS --out {path}')
+    if not (all_ := checkpoints(path)):
+        raise ValueError(f'{path}: holds no checkpoint; train a model first: meloformer train --data CORPUS --out {path}')
     return all_[-1]
 
 def find_checkpoint(
     path=None # A run's folder, or a checkpoint (default: the model that comes with the package)
 ) -> Path:
-    "The checkpoint to use: `path` itself, or the best of the run, or its newest; `ValueError` where there is none, or its weights are damaged"
+    ("The checkpoint to use: `path` itself, or the best of the run, or its newest; "
+     "`ValueError` where there is none, or its weights are damaged")
     res = _checkpoint_in(Path(files('meloformer')/'weights' if path is None else path))
     verify(res)
     return res
@@ -146,7 +151,8 @@ def load_state(
     verify(checkpoint, (*WEIGHTS, 'train.pt'))
     f = checkpoint/'train.pt'
     try: res = torch.load(f, map_location='cpu', weights_only=True)
-    except (RuntimeError, EOFError, UnpicklingError, LookupError, TypeError, AttributeError, ValueError, AssertionError) as e: raise ValueError(f'{f}: is damaged') from e
+    except (RuntimeError, EOFError, UnpicklingError, LookupError, TypeError, AttributeError, ValueError, AssertionError) as e:
+        raise ValueError(f'{f}: is damaged') from e
     if not isinstance(res, dict) or not isinstance(res.get('step'), int): raise ValueError(f'{f}: is damaged')
     return res
 
@@ -168,5 +174,6 @@ def load_newest(
         try: return load_state(all_[-1]),MeloFormer.load(all_[-1]).state_dict()
         except ValueError as e: why = str(e).split('; ')[0]
         aside = keep_aside(all_[-1])
-        say(f'{why}; kept as {aside.name}, ' + (f'the run goes back to {all_[-2].name}' if all_[1:] else 'and there is none before it: the run begins anew'))
+        say(f'{why}; kept as {aside.name}, '
+            + (f'the run goes back to {all_[-2].name}' if all_[1:] else 'and there is none before it: the run begins anew'))
     return None,None

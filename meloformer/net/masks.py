@@ -112,9 +112,11 @@ def make_ids(
     def spread(x, fill=0): return torch.full((B, S+1), fill, device=d).scatter(1, to, x.long())[:, :S]
     last = torch.full((B, S+1), -1, device=d).scatter_reduce(1, to, t, 'amax')[:, :S]
     size = torch.zeros(B, S+1, dtype=torch.long, device=d).scatter_add(1, to, live.long())[:, :S]
-    summaries = dict(document=spread(document, -1), bar=spread(bar), order=2*last+1, index=size, slot=torch.arange(S, device=d).expand(B, S))
+    summaries = dict(document=spread(document, -1), bar=spread(bar), order=2*last+1, index=size,
+                     slot=torch.arange(S, device=d).expand(B, S))
     summaries |= {k: torch.full((B, S), v, device=d) for k,v in OF_SUMMARY.items()}
-    tokens = dict(document=document, bar=bar, order=2*t, program=program, kind=kind, index=index, position=position, slot=torch.where(live, slot, 0))
+    tokens = dict(document=document, bar=bar, order=2*t, program=program, kind=kind, index=index, position=position,
+                  slot=torch.where(live, slot, 0))
     return Ids(**{k: torch.cat([summaries[k], tokens[k]], 1).int() for k in FIELDS}, n_summaries=S)
 
 # %% ../../nbs/net/01_masks.ipynb #01f8ce0f
@@ -164,7 +166,8 @@ def lay_latents(
 ) -> Ids: # of shape (B, S + L + T)
     "Latents between the summaries and the tokens"
     S,put = ids.n_summaries,lambda v: torch.full_like(document, v)
-    number = -1-torch.arange(document.shape[1], device=document.device).expand_as(document) # no two positions have one order, no two bars one slot
+    # no two positions have one order, no two bars one slot
+    number = -1-torch.arange(document.shape[1], device=document.device).expand_as(document)
     own = dict(document=document, bar=bar, slot=number, order=number) | {k: put(v) for k,v in OF_LATENT.items()}
     lay = lambda n: torch.cat([(x := getattr(ids, n))[:, :S], own[n].int(), x[:, S:]], 1)
     return Ids(**{n: lay(n) for n in FIELDS}, n_summaries=S, n_latents=document.shape[1])
@@ -243,7 +246,9 @@ class Rule:
         back: int=None,      # bars before its own that a query reads at most; None: without end
         ahead: int=None,     # bars after its own, likewise; -1 if it reads neither those nor its own
         bounds=None,         # function of `Pairs`: (is some of them read, are all), boolean tensors
-        steps: tuple=None    # where it asks only how far a field lies back: its name, the (least, most) distances of each stretch, and, if these begin at the query's phrase, its bars
+        # where it asks only how far a field lies back: its name, the (least, most) distances of each stretch, and, if
+        # these begin at the query's phrase, its bars
+        steps: tuple=None
     ):
         self.f,self.says,self.name,self.order,self.lawful,self.isolated = f,says,name or f.__name__,order,lawful,isolated
         self.back,self.ahead,self.within,self.parts,self.steps = back,ahead,bounds,[self],steps
@@ -385,12 +390,15 @@ def _lie(rule):
     q,k,q2,k2 = _trials()
     ask = lambda q,k: rule(_only(q, rule.asks[0]), _only(k, rule.asks[1]))
     said = ask(q, k)
-    if not isinstance(said, Tensor) or said.dtype != torch.bool: return 'gives no boolean tensor; compare fields, and write & | ~ for and, or, not'
-    if not all(torch.equal(_squared(rule, q, k, i), said.expand(len(q.bar))[i]) for i in np.split(np.arange(512), 8)): return 'does not judge each pair by itself'
+    if not isinstance(said, Tensor) or said.dtype != torch.bool:
+        return 'gives no boolean tensor; compare fields, and write & | ~ for and, or, not'
+    if not all(torch.equal(_squared(rule, q, k, i), said.expand(len(q.bar))[i]) for i in np.split(np.arange(512), 8)):
+        return 'does not judge each pair by itself'
     if (said & (k.order > q.order)).any() and rule.lawful: return 'says that it is lawful, and reads the future'
     if (said & (k.document != q.document)).any() and rule.isolated: return 'says that it is isolated, and reads another piece'
     later = ask(q._replace(order=q.order+2*(q2.bar%99)), k._replace(order=k.order-2*(k2.bar%99)))
-    if rule.order and ((said, later)[::rule.order][0] & ~(said, later)[::rule.order][1]).any(): return f'says order={rule.order}, and a later query or an earlier key can turn it {rule.order < 0}'
+    if rule.order and ((said, later)[::rule.order][0] & ~(said, later)[::rule.order][1]).any():
+        return f'says order={rule.order}, and a later query or an earlier key can turn it {rule.order < 0}'
     d = (q.bar-k.bar)[said]
     for way,most,far in ('back', rule.back, d),('ahead', rule.ahead, -d):
         if most is not None and len(far) and far.max() > most: return f'says {way}={most}, and reads {int(far.max())} bars {way}'
@@ -410,7 +418,8 @@ def _wrong_box(rule, said):
 def _check(rule):
     "`ValueError` if what a rule declares is not so"
     try: wrong = _lie(rule)
-    except (TypeError, RuntimeError, AttributeError) as e: wrong = f'cannot be asked of many pairs at once ({str(e).splitlines()[0]}); write & | ~ for and, or, not'
+    except (TypeError, RuntimeError, AttributeError) as e:
+        wrong = f'cannot be asked of many pairs at once ({str(e).splitlines()[0]}); write & | ~ for and, or, not'
     if wrong: raise ValueError(f'the rule {rule.name} {wrong}')
 
 # %% ../../nbs/net/01_masks.ipynb #b92c8b1d
@@ -458,20 +467,23 @@ same_document = _piece(lambda q, k: q.document == k.document, 'both are of one p
 
 def last_tokens(n: int): # tokens, the query's own included
     "The last tokens, wherever their bars are"
-    return _piece(lambda q, k: k.order > q.order - 2*n, f'it is among the last {n} tokens', f'last_tokens({n})', order=-1, steps=('order', ((-FAR, 2*n-1),), 0))
+    return _piece(lambda q, k: k.order > q.order - 2*n, f'it is among the last {n} tokens', f'last_tokens({n})',
+                  order=-1, steps=('order', ((-FAR, 2*n-1),), 0))
 
 # %% ../../nbs/net/01_masks.ipynb #f03fbf6e
 same_bar = _piece(lambda q, k: q.bar == k.bar, 'both are in bars of one number', 'same_bar', **_alike('bar'))
 same_slot = _piece(lambda q, k: q.slot == k.slot, 'both belong to one writing of a bar', 'same_slot', **_alike('slot'))
 same_instrument = _piece(lambda q, k: q.program == k.program, 'both are of one instrument', 'same_instrument', **_alike('program'))
-same_position = _piece(lambda q, k: q.position == k.position, 'both stand at the same place of their bar', 'same_position', **_alike('position'))
+same_position = _piece(lambda q, k: q.position == k.position, 'both stand at the same place of their bar',
+                       'same_position', **_alike('position'))
 
 def near_bars(n: int): # largest distance in bars, either way
     "Bars at most `n` away"
     def bounds(p):
         near,far = p.back()
         return (near <= n) & (far >= -n),(near >= -n) & (far <= n)
-    return _piece(lambda q, k: abs(q.bar - k.bar) <= n, f'their bars are at most {n} apart', f'near_bars({n})', bounds=bounds, steps=('bar', ((-n, n),), 0))
+    return _piece(lambda q, k: abs(q.bar - k.bar) <= n, f'their bars are at most {n} apart', f'near_bars({n})',
+                  bounds=bounds, steps=('bar', ((-n, n),), 0))
 
 # %% ../../nbs/net/01_masks.ipynb #dbcb7743
 def _words(distances):
@@ -522,7 +534,8 @@ def last_slots(n: int): # written bars, the open one included
     def bounds(p):
         near,far = p.back('slot')
         return (near < n) & (far >= 0),(near >= 0) & (far < n)
-    return _piece(lambda q, k: (q.slot >= k.slot) & (q.slot - k.slot < n), f'its bar is among the last {n} written', f'last_slots({n})', bounds=bounds,
+    return _piece(lambda q, k: (q.slot >= k.slot) & (q.slot - k.slot < n), f'its bar is among the last {n} written',
+                  f'last_slots({n})', bounds=bounds,
                   steps=('slot', ((0, n-1),), 0))
 
 # %% ../../nbs/net/01_masks.ipynb #e55fe1ad
@@ -533,9 +546,11 @@ def _among(lo, hi, values):
 def _side(side, fields):
     "A rule about queries (side 0) or keys (side 1) alone"
     sets = {n: tuple(v) if isinstance(v, (tuple, list)) else (v,) for n,v in fields.items()}
-    if not sets or (wrong := sets.keys()-set(View._fields)): raise ValueError(f'a rule can ask for {", ".join(View._fields)}; not for {", ".join(wrong) if sets else "nothing"}')
+    if not sets or (wrong := sets.keys()-set(View._fields)):
+        raise ValueError(f'a rule can ask for {", ".join(View._fields)}; not for {", ".join(wrong) if sets else "nothing"}')
     def f(q, k): return reduce(operator.and_, [reduce(operator.or_, [getattr((q, k)[side], n) == v for v in vs]) for n,vs in sets.items()])
-    def bounds(p): return tuple(reduce(operator.and_, o) for o in zip(*(_among(*(getattr(v, n) for v in p[side]), vs) for n,vs in sets.items())))
+    def bounds(p):
+        return tuple(reduce(operator.and_, o) for o in zip(*(_among(*(getattr(v, n) for v in p[side]), vs) for n,vs in sets.items())))
     who = ('query','key')[side]
     says = ' and '.join(f'the {n} of the {who} is {" or ".join(map(str, vs))}' for n,vs in sets.items())
     return _piece(f, says, f'{who}_is({", ".join(f"{n}={v}" for n,v in fields.items())})', bounds=bounds)
@@ -555,7 +570,8 @@ def _in_phrase(side, n, at):
     def bounds(p):
         lo,hi = (v.bar for v in p[side])
         return reduce(operator.or_, [(a-lo)%n <= hi-lo for a in where]),(lo == hi) & reduce(operator.or_, [lo%n == a for a in where])
-    return _piece(f, f'the {who} is in bar {" or ".join(map(str, where))} of its phrase of {n}', f'{who}_in_phrase({n}, {at})', bounds=bounds)
+    return _piece(f, f'the {who} is in bar {" or ".join(map(str, where))} of its phrase of {n}',
+                  f'{who}_in_phrase({n}, {at})', bounds=bounds)
 
 def query_in_phrase(
     n: int, # bars in a phrase
@@ -585,7 +601,8 @@ def kinds_see(
     among = lambda x, kinds: reduce(operator.or_, [x == n for n in kinds])
     def bounds(p): return tuple(map(operator.and_, _among(*(v.kind for v in p.q), queries), _among(*(v.kind for v in p.k), keys)))
     return _piece(lambda q, k: among(q.kind, queries) & among(k.kind, keys),
-                  f'the query is of kind {list(queries)} and the key of kind {list(keys)}', f'kinds_see({list(queries)}, {list(keys)})', bounds=bounds)
+                  f'the query is of kind {list(queries)} and the key of kind {list(keys)}',
+                  f'kinds_see({list(queries)}, {list(keys)})', bounds=bounds)
 
 # %% ../../nbs/net/01_masks.ipynb #618f77d3
 _COLOURS = ('white', '#d1495b', '#edae49', '#66a182', '#2e4057') # none SS SR RS RR
@@ -622,7 +639,8 @@ def plot(self: Rule,
     state = (tiles > 0).int() + (tiles == 1).int()
     causal_blocks = n*(n+1)/2
     fig,(left,right) = plt.subplots(1, 2, figsize=(6, 3.1))
-    _panel(left, _edge_numbers(mask, row), ListedColormap(_COLOURS), 4, ids.n_summaries, fill(self.name, 44)) # a rule without a name is called by its pieces
+    # a rule without a name is called by its pieces
+    _panel(left, _edge_numbers(mask, row), ListedColormap(_COLOURS), 4, ids.n_summaries, fill(self.name, 44))
     _panel(right, state, ListedColormap(['white', '#9aa5b1', '#2e4057']), 2, ids.n_summaries/block,
            f'blocks of {block}: {(tiles>0).sum()/causal_blocks:.2f} of causal')
     names = [plt.Rectangle((0,0), 1, 1, color=c) for c in _COLOURS[1:]]
@@ -639,7 +657,8 @@ def _preset(rule, name, sentence):
     return r
 
 meloformer_rule = _preset(_law & (RR & (_fine | bars_back(-1)) | RS | SR & same_bar | SS), 'meloformer',
-    'A token reads its own bar so far, the bars at the structure distances and the next one, where that was written before, and the summary of every complete earlier bar; '
+    'A token reads its own bar so far, the bars at the structure distances and the next one, '
+    'where that was written before, and the summary of every complete earlier bar; '
     'a summary reads its own bar and the earlier summaries.')
 
 # %% ../../nbs/net/01_masks.ipynb #cf17b0e0
@@ -675,8 +694,9 @@ def without_edge(
     return res
 
 # %% ../../nbs/net/01_masks.ipynb #d0dd7e15
-PIECES = {f.source: f for f in (causal, earlier, same_document, same_bar, same_slot, same_instrument, same_position, SS, SR, RS, RR)} | {
-    f.__name__: f for f in (last_tokens, last_slots, near_bars, bars_back, phrases_back, query_is, key_is, query_in_phrase, key_in_phrase, kinds_see)}
+PIECES = ({f.source: f for f in (causal, earlier, same_document, same_bar, same_slot, same_instrument, same_position, SS, SR, RS, RR)}
+          | {f.__name__: f for f in (last_tokens, last_slots, near_bars, bars_back, phrases_back,
+                                     query_is, key_is, query_in_phrase, key_in_phrase, kinds_see)})
 
 # %% ../../nbs/net/01_masks.ipynb #9ae3eb22
 _OPS = {ast.BitAnd: operator.and_, ast.BitOr: operator.or_}
@@ -684,7 +704,8 @@ _OPS = {ast.BitAnd: operator.and_, ast.BitOr: operator.or_}
 def _number(node):
     "A number or several, none of them large"
     v = ast.literal_eval(node)
-    if not all(isinstance(o, int) and abs(o) < 1<<24 for o in (v if isinstance(v, (list, tuple)) else [v])): raise ValueError(f'{ast.unparse(node)} is no number of bars, tokens or kinds')
+    if not all(isinstance(o, int) and abs(o) < 1<<24 for o in (v if isinstance(v, (list, tuple)) else [v])):
+        raise ValueError(f'{ast.unparse(node)} is no number of bars, tokens or kinds')
     return v
 
 def _build(node):
@@ -738,7 +759,9 @@ def _own(path):
     try:
         if (f := Path(path)).stat().st_size > 1<<20: raise ValueError(f'{path}: is too large for a file of rules; take one below 1 MB')
         return allow_code(f.name, f.read_text())
-    except (OSError, UnicodeDecodeError) as e: raise ValueError(f'{path}: cannot be read ({getattr(e, "strerror", None) or "it is no text"}); give the file of your rule as my_rules.py:phrase') from e
+    except (OSError, UnicodeDecodeError) as e:
+        raise ValueError(f'{path}: cannot be read ({getattr(e, "strerror", None) or "it is no text"}); '
+                         'give the file of your rule as my_rules.py:phrase') from e
 
 @lru_cache(64)
 def _of_code(h, name):
@@ -748,27 +771,35 @@ def _of_code(h, name):
     try: exec(compile(text, file, 'exec'), space)
     except Exception as e: raise ValueError(f'{file}: its rules cannot be made ({type(e).__name__}: {e})') from e
     r = space.get(name)
-    if not isinstance(r, Rule): raise ValueError(f'{file}: holds no rule {name}; there are {", ".join(k for k,v in space.items() if isinstance(v, Rule) and k not in PIECES) or "none"}')
+    if not isinstance(r, Rule):
+        own = [k for k,v in space.items() if isinstance(v, Rule) and k not in PIECES]
+        raise ValueError(f'{file}: holds no rule {name}; there are {", ".join(own) or "none"}')
     r = copy(r)
     r.source = f'{file}:{name}#{h}'
     return r
 
 def _from_file(m):
     "The rule that a match of `_FILE` means"
-    if (h := m[3] or _own(m[1])) not in _TEXTS: raise ValueError(f'the mask {m[1]}:{m[2]} is code that is not run unless it is trusted: load its checkpoint with --trust, or trust=True in Python')
+    if (h := m[3] or _own(m[1])) not in _TEXTS:
+        raise ValueError(f'the mask {m[1]}:{m[2]} is code that is not run unless it is trusted: '
+                         'load its checkpoint with --trust, or trust=True in Python')
     return reduce(without_edge, m[4].split('-')[1:], _of_code(h, m[2]))
 
 # %% ../../nbs/net/01_masks.ipynb #d7494986
 def preset(
-    mask # a preset, from which edges may be cut: 'meloformer-SS-RS', 'meloformer-RS32'; an expression of named pieces; 'my_rules.py:phrase'; or a `Rule`
+    # a preset, from which edges may be cut: 'meloformer-SS-RS', 'meloformer-RS32'; an expression of named pieces;
+    # 'my_rules.py:phrase'; or a `Rule`
+    mask
 ) -> Rule:
     "The rule that is meant; `ValueError` where there is none"
     if isinstance(mask, Rule): return preset(home) if not mask.source and (home := _home(mask)) else mask
     if m := _FILE.fullmatch(mask): return _from_file(m)
     try: return _parsed(mask)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as e:
-        raise ValueError(f'no mask is called {mask[:80]!r} ({getattr(e, "msg", None) or e}); there are {", ".join(PRESETS)}, from each of which SS, SR, RS, RR can be cut: '
-            "meloformer-SS-RS, or beyond so many bars: meloformer-RS32; expressions of named pieces: 'causal & same_document & RR & near_bars(2)'; and rules of your own: my_rules.py:phrase") from e
+        raise ValueError(f'no mask is called {mask[:80]!r} ({getattr(e, "msg", None) or e}); there are {", ".join(PRESETS)}, '
+            'from each of which SS, SR, RS, RR can be cut: meloformer-SS-RS, or beyond so many bars: meloformer-RS32; '
+            "expressions of named pieces: 'causal & same_document & RR & near_bars(2)'; "
+            'and rules of your own: my_rules.py:phrase') from e
 
 # %% ../../nbs/net/01_masks.ipynb #ab80fda7
 def _home(rule):
@@ -787,7 +818,9 @@ def _again(source, code, name, sentence):
 def spec(self: Rule) -> str:
     "What `preset` reads the rule from; `ValueError` where it holds a function that is in no file"
     if res := self.source or _home(self): return res
-    raise ValueError(f'the rule {self.name} holds a function of its own, which cannot be written down; build it from named pieces, or put it into a file: mask="my_rules.py:{self.name if self.name.isidentifier() else "phrase"}"')
+    name = self.name if self.name.isidentifier() else 'phrase'
+    raise ValueError(f'the rule {self.name} holds a function of its own, which cannot be written down; '
+                     f'build it from named pieces, or put it into a file: mask="my_rules.py:{name}"')
 
 @patch
 def __reduce__(self: Rule): # for processes that are spawned

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 # %% ../../nbs/net/08_memory.ipynb #742a21e7
-MEMORY_WEIGHTS = {6: 2.9, 12: .9, 24: .44} # for runs of so many tokens: what the network counts for, beside each different token that came next
+# for runs of so many tokens: what the network counts for, beside each different token that came next
+MEMORY_WEIGHTS = {6: 2.9, 12: .9, 24: .44}
 
 class PieceMemory:
     "What followed each run of tokens, in the piece so far"
@@ -35,7 +36,8 @@ class PieceMemory:
 def count_followers(
     tokens: np.ndarray, # A piece, shape (T,)
     lengths = tuple(MEMORY_WEIGHTS) # Of runs, N of them, the shortest first
-) -> torch.Tensor: # For each token and length: how often it followed such a run before, how often any did, how many different ones; shape (T, N, 3)
+# For each token and length: how often it followed such a run before, how often any did, how many different ones; shape (T, N, 3)
+) -> torch.Tensor:
     "What the piece has to say about each of its tokens, when it comes"
     memory,res = PieceMemory(lengths),torch.zeros(len(tokens), len(lengths), 3, dtype=torch.float64, device='cpu')
     for i,t in enumerate(np.asarray(tokens).tolist()):

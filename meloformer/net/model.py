@@ -48,7 +48,8 @@ class Config:
     def __post_init__(self):
         rule = preset(self.mask) # says what there is, if there is no such mask
         if not rule.lawful: raise ValueError(f'the mask {rule} may let a token read the future; add `causal &` to it')
-        if not rule.isolated: raise ValueError(f'the mask {rule} may let a token read another piece of the window; add `same_document &` to it')
+        if not rule.isolated:
+            raise ValueError(f'the mask {rule} may let a token read another piece of the window; add `same_document &` to it')
         object.__setattr__(self, 'mask', rule.source or rule)
 
     @property
@@ -81,7 +82,8 @@ def rotary(
     base: float = 10_000.
 ) -> tuple: # cos and sin, float32, each of shape (B, 1, N, HEAD/2)
     "Angles from the bar, from the token's index in the bar and from its grid position in the bar"
-    angle = torch.cat([x[..., None]*speed for x,speed in zip((ids.bar, ids.index, ids.position), _speeds(base, ids.bar.device))], -1)[:, None]
+    speeds = _speeds(base, ids.bar.device)
+    angle = torch.cat([x[..., None]*speed for x,speed in zip((ids.bar, ids.index, ids.position), speeds)], -1)[:, None]
     return angle.cos(),angle.sin()
 
 def upcast(x):
@@ -176,7 +178,8 @@ class BarEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(replace(cfg, two_pass=False)) for _ in range(layers))
         self.norm = nn.RMSNorm(cfg.width, eps=1e-6)
         self.tell = nn.Linear(cfg.width, cfg.latent_width, bias=False)
-        for n,d in ('mean', cfg.latent_width), ('square', cfg.latent_width), ('seen', 1): self.register_buffer(n, torch.zeros(d, device='cpu'))
+        for n,d in ('mean', cfg.latent_width), ('square', cfg.latent_width), ('seen', 1):
+            self.register_buffer(n, torch.zeros(d, device='cpu'))
 
     def add_up(self, x_BTD, ids):
         "The tokens of each bar as one vector, shape (B, S, D)"
@@ -202,7 +205,8 @@ class BarEncoder(nn.Module):
     def note_spread(self, z_BSd, live, share=.05):
         "Averages over the bars of late steps, by which latents are brought to one spread: else they shrink below their blur"
         n = live.sum().clamp(min=1)
-        for o,x in (self.mean, (z_BSd*live).sum((0, 1))/n), (self.square, (z_BSd**2*live).sum((0, 1))/n), (self.seen, torch.ones_like(self.seen)): o.lerp_(x.to(o.dtype), share)
+        mean,square = ((x*live).sum((0, 1))/n for x in (z_BSd, z_BSd**2))
+        for o,x in ((self.mean, mean), (self.square, square), (self.seen, torch.ones_like(self.seen))): o.lerp_(x.to(o.dtype), share)
 
 # %% ../../nbs/net/04_model.ipynb #999afb91
 class MeloFormer(nn.Module):
@@ -309,7 +313,9 @@ def forward(self:MeloFormer,
     x = self.dropout(self.embed_all(tokens_BT, ids, latents_BLd))
     cos,sin = rotary(ids)
     plan = plan.bind(*self.rules)
-    for b in self.blocks: x = checkpoint(b, x, cos, sin, plan, use_reentrant=False) if self.cfg.checkpointing and self.training else b(x, cos, sin, plan)
+    for b in self.blocks:
+        again = self.cfg.checkpointing and self.training
+        x = checkpoint(b, x, cos, sin, plan, use_reentrant=False) if again else b(x, cos, sin, plan)
     return self.logits(x[:, ids.n_slots:])
 
 # %% ../../nbs/net/04_model.ipynb #f19bc289
@@ -390,8 +396,10 @@ def _admit(path, trust):
     if '#' not in mask: raise ValueError(f'{path}: is damaged (its mask names a file of this machine); use another checkpoint')
     f = path/'mask.py'
     if not (trust or os.environ.get('MELOFORMER_TRUST')):
-        raise ValueError(f'{path}: its mask is code, which is not run unless you trust it; read {f}, then give --trust (trust=True in Python)')
-    if not f.is_file() or f.stat().st_size > 1<<20: raise ValueError(f'{path}: is damaged (no {f.name}, or too large); use another checkpoint')
+        raise ValueError(f'{path}: its mask is code, which is not run unless you trust it; '
+                         f'read {f}, then give --trust (trust=True in Python)')
+    if not f.is_file() or f.stat().st_size > 1<<20:
+        raise ValueError(f'{path}: is damaged (no {f.name}, or too large); use another checkpoint')
     allow_code(mask.rpartition(':')[0], f.read_text())
     if not code_of(mask): raise ValueError(f'{f}: is not the code that the model was trained with; use another checkpoint')
 
@@ -399,7 +407,8 @@ def _admit(path, trust):
 def _fits(cfg, weights):
     "Has a model of this shape these weights? Told without making it, since a file can claim any size"
     sizes = cfg.width,cfg.layers,cfg.heads,cfg.kv_heads,cfg.vocab_size
-    if min(sizes)<1 or cfg.layers>len(weights) or max(sizes)>sum(v.numel() for v in weights.values()) or not 0<cfg.softcap<float('inf'): return False
+    if min(sizes)<1 or cfg.layers>len(weights) or not 0<cfg.softcap<float('inf'): return False
+    if max(sizes)>sum(v.numel() for v in weights.values()): return False
     try:
         with torch.device('meta'): own = MeloFormer(cfg).state_dict()
     except (ArithmeticError, AssertionError, RuntimeError, ValueError): return False
@@ -428,15 +437,20 @@ def load(cls:MeloFormer,
 ) -> MeloFormer: # In evaluation mode
     "A saved model; its encoding is `HID.load(path)`"
     path = Path(path)
-    if not (path/'model.json').is_file(): raise ValueError(f'{path}: holds no model (no model.json); give a checkpoint folder of meloformer train')
+    if not (path/'model.json').is_file():
+        raise ValueError(f'{path}: holds no model (no model.json); give a checkpoint folder of meloformer train')
     _admit(path, trust)
     try:
         check_kinds(Config, told := read_json(path/'model.json'))
         cfg,weights = Config(**told),load_file(path/'model.safetensors', str(device))
-    except (OSError, ValueError, TypeError, SafetensorError) as e: raise ValueError(f'{path}: is damaged ({e}); use another checkpoint') from e
-    if cfg.vocab_size != len(HID.load(path)): raise ValueError(f'{path}: the model knows {cfg.vocab_size} tokens, its hid.json has {len(HID.load(path))}')
-    if not _fits(cfg, weights): raise ValueError(f'{path}: model.json describes another model than model.safetensors holds; use another checkpoint')
-    if not all(v.float().isfinite().all() for v in weights.values()): raise ValueError(f'{path}: model.safetensors holds weights that are no numbers; use another checkpoint')
+    except (OSError, ValueError, TypeError, SafetensorError) as e:
+        raise ValueError(f'{path}: is damaged ({e}); use another checkpoint') from e
+    if cfg.vocab_size != len(HID.load(path)):
+        raise ValueError(f'{path}: the model knows {cfg.vocab_size} tokens, its hid.json has {len(HID.load(path))}')
+    if not _fits(cfg, weights):
+        raise ValueError(f'{path}: model.json describes another model than model.safetensors holds; use another checkpoint')
+    if not all(v.float().isfinite().all() for v in weights.values()):
+        raise ValueError(f'{path}: model.safetensors holds weights that are no numbers; use another checkpoint')
     res = cls(cfg).to(device)
     res.load_state_dict(weights)
     return res.eval()

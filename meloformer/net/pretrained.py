@@ -22,7 +22,9 @@ def from_hub(
 ) -> Path: # Folder on this machine
     "Fetch a model from the Hugging Face hub, or take what was fetched before; `ValueError` where neither can be had, within seconds"
     try: from huggingface_hub import snapshot_download
-    except ImportError as e: raise ValueError(f"{name}: there is no such folder; to look for it on the Hugging Face hub, pip install 'meloformer[hub]'") from e
+    except ImportError as e:
+        raise ValueError(f'{name}: there is no such folder; to look for it on the Hugging Face hub, '
+                         "pip install 'meloformer[hub]'") from e
     try: return Path(snapshot_download(name, allow_patterns=HUB_FILES, etag_timeout=3))
     except Exception as e: # the hub's client raises its own, its transport's and the system's errors
         why = str(e).splitlines()[0]

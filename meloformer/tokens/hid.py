@@ -52,7 +52,8 @@ def encode_grid(self:HID,
     group,onset,length,velocity = _levels(n)
     said,words = np.empty((len(n), 6), bool),np.empty((len(n), 6), np.uint16)
     for i,(flag,first,val) in enumerate(((group,base['Program'],n['program']), (group & (n['instance']>0),base['Instance']-1,n['instance']),
-            (onset & (n['position']>0),base['Position']-1,n['position']), (length,base['Length'],_places(self.positions_per_beat).take(n['length'])),
+            (onset & (n['position']>0),base['Position']-1,n['position']),
+            (length,base['Length'],_places(self.positions_per_beat).take(n['length'])),
             (velocity,base['Velocity'],n['velocity']), (True,base['Pitch'],n['pitch']))):
         said[:,i],words[:,i] = flag,val+np.int32(first)
     words = words[said] # row by row

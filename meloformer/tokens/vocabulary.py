@@ -50,7 +50,8 @@ class Vocabulary:
     def __init__(self,
         positions_per_beat: int = 24 # Grid positions a quarter note: 4, 8, 12, 24 or 48
     ):
-        if positions_per_beat not in (4, 8, 12, 24, 48): raise ValueError(f'positions_per_beat is 4, 8, 12, 24 or 48, not {positions_per_beat}')
+        if positions_per_beat not in (4, 8, 12, 24, 48):
+            raise ValueError(f'positions_per_beat is 4, 8, 12, 24 or 48, not {positions_per_beat}')
         self.positions_per_beat = positions_per_beat
         self.words = _words(positions_per_beat)
         self.names = [o for _,o,_ in self.words]
@@ -93,7 +94,8 @@ def check_kinds(
     kinds = {int: 'a whole number', float: 'a number', bool: 'true or false', str: 'a text'}
     for f in fields(cls):
         if f.type not in kinds or f.name not in told or (v := told[f.name]) is None and f.default is None: continue
-        if not isinstance(v, (int, float) if f.type is float else f.type) or isinstance(v, bool)!=(f.type is bool): raise ValueError(f'{f.name} is {kinds[f.type]}, not {repr(v)[:40]}')
+        if not isinstance(v, (int, float) if f.type is float else f.type) or isinstance(v, bool)!=(f.type is bool):
+            raise ValueError(f'{f.name} is {kinds[f.type]}, not {repr(v)[:40]}')
 
 # %% ../../nbs/tokens/00_vocabulary.ipynb #60f6febf
 @patch

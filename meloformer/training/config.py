@@ -21,10 +21,13 @@ class ModelFields:
     "What is trained, and on what"
     data: str = None # Folder made by meloformer prepare
     out: str = 'runs/first' # Folder of the run: checkpoints, log, curve, samples; a run that is there is resumed
-    init_from: str = None # A run or checkpoint whose weights to begin with, or pretrained: the model that comes along (default: random weights)
+    # A run or checkpoint whose weights to begin with, or pretrained: the model that comes along (default: random weights)
+    init_from: str = None
     new_data: bool = False # Go on though the data have changed, from their beginning
     model_size: str = 'small' # tiny, small, base, large or xlarge
-    mask: str = 'meloformer' # Which tokens read which: a preset of meloformer.net.masks, with edges to cut as in meloformer-SS; an expression of its pieces; or my_rules.py:phrase
+    # Which tokens read which: a preset of meloformer.net.masks, with edges to cut as in meloformer-SS; an
+    # expression of its pieces; or my_rules.py:phrase
+    mask: str = 'meloformer'
     two_pass: bool = False # Do tokens read the summaries of the same layer, as in Museformer?
     dropout: float = 0. # Share of activations dropped
 
@@ -60,16 +63,21 @@ class LearningFields(StepFields):
     track_dropout: float = 0. # Share of pieces that lose some of their players
     infill_prob: float = 0. # Share of pieces written as question and answer, to learn to fill in bars and players
     attributes: float = 0. # Share of pieces told their key, density, chord size and players, to be asked for them later
-    plans: float = 0. # Share of pieces that come with a plan: a latent for most of their bars, to be asked with --like later (an experiment: LOG.md has what it gives)
+    # Share of pieces that come with a plan: a latent for most of their bars, to be asked with --like later (an
+    # experiment: LOG.md has what it gives)
+    plans: float = 0.
     sparse: float = 0. # Share of the later parts of long pieces that show bars from all over the piece before them
-    set_power: float = 1. # Draw each set (first folder below the source) in proportion to its tokens to this power: 1 as they are, 0 all alike
+    # Draw each set (first folder below the source) in proportion to its tokens to this power: 1 as they are, 0 all alike
+    set_power: float = 1.
 
 # %% ../../nbs/training/00_config.ipynb #a0b8ebac
 @dataclass(frozen=True)
 class TrainConfig(LearningFields):
     "All that a run is told; the flags of `meloformer train`"
     device: str = None # cpu to leave a graphics card alone
-    precision: str = None # Of products and activations: bf16 or fp32 (default: bf16 on a card, or a processor with instructions for it; a run that goes on keeps its own)
+    # Of products and activations: bf16 or fp32 (default: bf16 on a card, or a processor with instructions for it; a
+    # run that goes on keeps its own)
+    precision: str = None
     checkpointing: bool = False # Recompute activations: less memory, a third more work
     shard: bool = False # Spread weights over all cards, for a model that does not fit on one
     val_every: int = 250 # Steps between validations

@@ -13,7 +13,8 @@ from pathlib import Path
 from fastcore.basics import patch
 from .config import *
 
-NO_VALIDATION = 'no validation: the corpus has no pieces for it, so there are no bits a note and no best checkpoint; prepare it with more files or a larger --val_share'
+NO_VALIDATION = ('no validation: the corpus has no pieces for it, so there are no bits a note and no best checkpoint; '
+                 'prepare it with more files or a larger --val_share')
 
 # %% ../../nbs/training/03_log.ipynb #19bac354
 def size_text(
@@ -42,7 +43,8 @@ class _Tracker:
     def __init__(self, name, run, flags):
         try: self.to = importlib.import_module(name)
         except ImportError as e:
-            raise ValueError(f"--tracker {name}: {name} is not installed; pip install {name}, or leave --tracker out for TensorBoard") from e
+            raise ValueError(f"--tracker {name}: {name} is not installed; "
+                             f"pip install {name}, or leave --tracker out for TensorBoard") from e
         more = dict(id=run.resolve().name, dir=str(run)) if name=='wandb' else {}
         self.to.init(project='meloformer', name=run.resolve().name, config=flags, resume='allow', **more)
     def add(self, step, vals): self.to.log(vals, step=step)
@@ -216,7 +218,9 @@ def write_compiled(
 ) -> str: # What to say where it could not be kept
     "Keep what the compiler made"
     try: signature = _signature(made)
-    except OSError as e: return f'{path}: what the compiler made is not kept, as there is no place for a key ({e}); set XDG_CACHE_HOME to a folder of yours'
+    except OSError as e:
+        return (f'{path}: what the compiler made is not kept, as there is no place for a key ({e}); '
+                'set XDG_CACHE_HOME to a folder of yours')
     part = Path(path).with_suffix('.part')
     part.write_bytes(json.dumps(dict(on=on, signature=signature)).encode()+b'\n'+made)
     os.replace(part, path)

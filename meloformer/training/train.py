@@ -140,7 +140,8 @@ class Batch(NamedTuple):
     ids: Ids       # Of shape (B, S+T)
     plan: Plan     # What `model.plan(ids)` gives
     def to(self, device):
-        "The same on a device; what a plan shares with the batch is copied once, and a card reads it from pinned memory while the processor goes on"
+        ("The same on a device; what a plan shares with the batch is copied once, "
+         "and a card reads it from pinned memory while the processor goes on")
         card,done = torch.device(device).type == 'cuda',{}
         if card: no_dense_fallback()
         def send(x):
@@ -177,7 +178,8 @@ def _restore(was):
 def train_step(model, optimizer, batches, ranks, most_norm=1., spike=math.inf, stop=lambda: False):
     """One optimizer step over micro-batches; (nats a token, tokens, gradient norm), and whether it was taken
 
-    It is if all is finite and the norm is no larger than `spike`. `Stopped` if asked to stop between micro-batches: then nothing has changed."""
+    It is if all is finite and the norm is no larger than `spike`.
+    `Stopped` if asked to stop between micro-batches: then nothing has changed."""
     tokens, = ranks.all_reduce(sum(int((b.labels!=IGNORE).sum()) for b in batches))
     total,was = 0.,[(b, b.clone()) for b in model.buffers()] # averages that run on with every micro-batch
     for i,b in enumerate(batches):
@@ -300,8 +302,10 @@ def take_weights(
         raise ValueError(f'--init_from {found}: knows {ppb} positions a beat, the corpus has {hid.positions_per_beat}; '
                          f'prepare it with --positions_per_beat {ppb}')
     old,new = other.state_dict(),model.state_dict()
-    fresh = {k: v for k,v in new.items() if k.startswith(('encoder.','latent.','carry.'))} if not other.cfg.latent_width else {} # it learns to listen now
-    if other.cfg.latent_width and not model.cfg.latent_width: raise ValueError(f'--init_from {found}: listens to plans of bars; give --plans, too')
+    fresh = {k: v for k,v in new.items() if k.startswith(('encoder.','latent.','carry.'))} # it learns to listen now
+    if other.cfg.latent_width: fresh = {}
+    if other.cfg.latent_width and not model.cfg.latent_width:
+        raise ValueError(f'--init_from {found}: listens to plans of bars; give --plans, too')
     if {k: v.shape for k,v in (old|fresh).items()} != {k: v.shape for k,v in new.items()}:
         raise ValueError(f'--init_from {found}: is of another size than --model_size says')
     load_weights(model, old|fresh)
@@ -460,7 +464,8 @@ def _introduce(self:Trainer):
     row = lambda p: f'to step {p.until or self.steps}: {p.micro_batches} x {p.batch_size} windows, {p.workers} workers'
     phases = '; '.join(map(row, self.phases))
     say(what)
-    if self.ranks.bf16 and not has_bf16(self.ranks.device): say('this processor has no instructions for bf16, which takes several times as long here as --precision fp32')
+    if self.ranks.bf16 and not has_bf16(self.ranks.device):
+        say('this processor has no instructions for bf16, which takes several times as long here as --precision fp32')
     say(f'{len(self.corpus)} pieces in {len(self.packs)} windows of {w.n_summaries} + {w.tokens} places; {self.steps} steps')
     say(f'phases: {phases}' + (f" ({', '.join(self.said)})" if self.said else ''))
     if self.packs.dropped_bars: say(f'{self.packs.dropped_bars} bars are longer than a window and left out')
@@ -707,7 +712,8 @@ def _note(self:Trainer, v, answers, planned):
     self.log.say(f"step {s['step']}: validation {v['nats']:.3f} nats a token, {v['bits']:.2f} bits a note{others}")
     if planned: self.log.say(f'  with latents of its bars: {planned:.2f} bits a note')
     if answers: self.log.say('  answers: '+', '.join(f'{k} {n:.3f}' for k,n in answers.items())+' nats a token')
-    self.log.add(s['step'], val_nats=v['nats'], val_bits=v['bits'], val_bits_from=v['bits_from'], **(dict(val_planned_bits=planned) if planned else {}),
+    self.log.add(s['step'], val_nats=v['nats'], val_bits=v['bits'], val_bits_from=v['bits_from'],
+                 **(dict(val_planned_bits=planned) if planned else {}),
                  **{f'val_{k}_nats': n for k,n in answers.items()})
 
 # %% ../../nbs/training/04_train.ipynb #23b85ee0

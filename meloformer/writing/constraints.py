@@ -30,7 +30,8 @@ def _held(tracks):
 
 def parse_instruments(
     text: str, # Such as 'violin, violin, cello, drums' or '0, 33'
-    tracks: list = () # `Track`s of a song: of several programs that a word may mean the one that plays there, and what its tracks are called
+    # `Track`s of a song: of several programs that a word may mean the one that plays there, and what its tracks are called
+    tracks: list = ()
 ) -> list: # Program numbers, `DRUMS` for drums
     "Programs by name or number"
     plays,res = [DRUMS if t.is_drum else t.program for t in tracks],[]
@@ -61,7 +62,8 @@ _dials = dict(temperature=(1., lambda x: 0<=x<float('inf'), 'is not negative'), 
 # %% ../../nbs/writing/02_constraints.ipynb #5c086fc6
 def parse_dial(
     name: str,       # 'temperature', 'top_p' or 'top_k'
-    make_request: float|str  # A number for each kind, or numbers by kind, such as '1, velocity 1.1'; kinds not named stay as the model has them
+    # A number for each kind, or numbers by kind, such as '1, velocity 1.1'; kinds not named stay as the model has them
+    make_request: float|str
 ) -> np.ndarray: # A number for each of `SETTINGS`
     "Read one dial of the sampler"
     rest,may,says = _dials[name]
@@ -70,9 +72,12 @@ def parse_dial(
         *words,number = part.split() or ['']
         where = ' '.join(words)
         try: x = float(number)
-        except ValueError: raise ValueError(f"{name} {part.strip()!r}: write a number, or numbers by kind, such as 'pitch .9, length 1'") from None
-        if words and where not in SETTINGS: raise ValueError(f'{name} {part.strip()!r}: no kind of token is called {where!r}; there are {", ".join(KINDS)}, and all')
-        if where=='between' and (name!='temperature' or not x): raise ValueError(f'{name} {part.strip()!r}: between kinds there is a temperature above 0, and nothing else')
+        except ValueError:
+            raise ValueError(f"{name} {part.strip()!r}: write a number, or numbers by kind, such as 'pitch .9, length 1'") from None
+        if words and where not in SETTINGS:
+            raise ValueError(f'{name} {part.strip()!r}: no kind of token is called {where!r}; there are {", ".join(KINDS)}, and all')
+        if where=='between' and (name!='temperature' or not x):
+            raise ValueError(f'{name} {part.strip()!r}: between kinds there is a temperature above 0, and nothing else')
         if not may(x): raise ValueError(f'{name} {says}, but {part.strip()} was given')
         res[SETTINGS.index(where) if words else slice(2, None)] = x
     return res
@@ -117,7 +122,8 @@ class TokenRequest:
     max_tracks: int = None  # Where nobody is named: at most so many players, no program twice
     meter: tuple = None     # Held throughout; 4/4 where chords are typed that share a bar
     tempo: int = None       # Quarter notes a minute, held throughout
-    temperature: float|str = TEMPERATURE # Above 1 bolder, below 1 safer, 0 always the likeliest; by kind: 'velocity 1.1', as `parse_dial` reads it
+    # Above 1 bolder, below 1 safer, 0 always the likeliest; by kind: 'velocity 1.1', as `parse_dial` reads it
+    temperature: float|str = TEMPERATURE
     top_p: float|str = TOP_P # Keep the likeliest tokens of each kind that make up this share of it; 'pitch .9, length 1'
     top_k: int|str = 0      # Keep at most so many of each kind (0: all)
     max_bar_tokens: int = 1200 # Tokens a bar may have before it has to end
@@ -139,13 +145,17 @@ class TokenRequest:
         if self.bars<1: raise ValueError(f'bars is at least 1, not {self.bars}')
         if self.meter is None and self.prompt is None and any(len(b)>1 for b in self.chords or ()): self.meter = (4,4)
         self.dials = make_dials(self.temperature, self.top_p, self.top_k)
-        if self.max_rest_bars is not None and self.max_rest_bars<0: raise ValueError(f'max_rest_bars is not negative, but {self.max_rest_bars}')
-        if self.tempo is not None and not TEMPOS[0]<=self.tempo<=TEMPOS[-1]: raise ValueError(f'tempo lies from {TEMPOS[0]} to {TEMPOS[-1]}, not {self.tempo}')
+        if self.max_rest_bars is not None and self.max_rest_bars<0:
+            raise ValueError(f'max_rest_bars is not negative, but {self.max_rest_bars}')
+        if self.tempo is not None and not TEMPOS[0]<=self.tempo<=TEMPOS[-1]:
+            raise ValueError(f'tempo lies from {TEMPOS[0]} to {TEMPOS[-1]}, not {self.tempo}')
 
-    @property
-    def bar_numbers(self):
-        "Number of each bar, in the order of writing; None: 0, 1, 2 …"
-        return None if self.bar_requests is None else [*(self.numbers if self.numbers is not None else ()), *(o.number for o in self.bar_requests)]
+# %% ../../nbs/writing/02_constraints.ipynb #ef07ed1b
+@patch(as_prop=True)
+def bar_numbers(self:TokenRequest):
+    "Number of each bar, in the order of writing; None: 0, 1, 2 …"
+    if self.bar_requests is None: return None
+    return [*(self.numbers if self.numbers is not None else ()), *(o.number for o in self.bar_requests)]
 
 # %% ../../nbs/writing/02_constraints.ipynb #e744156a
 class TokenIds:
@@ -244,16 +254,18 @@ class Constraints:
         self.prompt = np.zeros(0, int) if request.prompt is None else request.prompt
         self.skip = int(hid.structure(self.prompt).bar.max(initial=-1))+1
         self.n,self.count,self.due,self.jumped,self.tempo,self.waiting,self.now = 0,0,[],False,None,[],BarRequest(-1)
-        self.players,self.played = request.players or (numbered(request.programs) if request.programs else None),{} # and the bar in which each played last
+        self.players = request.players or (numbered(request.programs) if request.programs else None)
+        self.played = {} # the bar in which each of them played last
         self.programs,self.next_bar = hid.kind==PROGRAM,hid.kind==CHORDS
         self.next_bar[[EOS, SEP]] = True
         self.chords = chords_now(request.rules)
-        self.pitches,self.harmony,self.notes,self.struck,self.ends = hid.kind==PITCH,[(0, 0)],0,0,[] # chords of the bar; notes of the player in this bar, and here; (onset, end) of those that were given a length
+        self.pitches,self.harmony = hid.kind==PITCH,[(0, 0)] # chords of the bar
+        self.notes,self.struck,self.ends = 0,0,[] # of the player in this bar, and here; (onset, end) of those with a length
         self.sung = {} # of each player: (bar, position) of the last onset, its pitches, those of the onset before
-        self.kit,self.kit_rule,self.strokes = [0]*len(KIT),next((r for r in request.rules if isinstance(r, KitRule)), None),[] # bars of the drums since each was struck; (position, pitches) that have to come
+        self.kit,self.strokes = [0]*len(KIT),[] # bars of the drums since each was struck; (position, pitches) that have to come
+        self.kit_rule = next((r for r in request.rules if isinstance(r, KitRule)), None)
         self._static = np.ones(len(hid), bool)
         self._static[hid.base['Attribute']:hid.base['Chord']] = False
-
 
 # %% ../../nbs/writing/02_constraints.ipynb #bcad9e1b
 @patch
@@ -264,7 +276,9 @@ def bar_request(self:Constraints, i):
     meter = a.meter or (w.numerator, w.denominator)
     goes_on = a.prompt is not None and a.tempo is not None and i==self.skip
     home = [(0, a.tonic)] if a.tonic is not None and i in (self.skip, a.bars-1) else None
-    return BarRequest(i, bar_plan(self.hid, a, i-self.skip, meter) if a.chords else home, a.meter, int(np.abs(TEMPOS-a.tempo).argmin()) if goes_on else None, self.players, i==self.skip and a.core is None, basses=basses_of(a.basses, i-self.skip))
+    return BarRequest(i, bar_plan(self.hid, a, i-self.skip, meter) if a.chords else home,
+                      a.meter, int(np.abs(TEMPOS-a.tempo).argmin()) if goes_on else None, self.players,
+                      i==self.skip and a.core is None, basses=basses_of(a.basses, i-self.skip))
 
 @patch
 def jumps(self:Constraints):
@@ -298,9 +312,12 @@ def _head(self:Constraints):
     if i < self.skip: return
     self.now = self.bar_request(i)
     core = self.now.players if self.request.core is None else self.request.core
-    self.waiting = [o for o in self.now.players or () if self.now.all_play or o in self.now.must or self.request.max_rest_bars is not None and o in core and i-self.played.get(o, self.skip-1)>self.request.max_rest_bars]
+    most = self.request.max_rest_bars
+    rested = lambda o: most is not None and o in core and i-self.played.get(o, self.skip-1)>most
+    self.waiting = [o for o in self.now.players or () if self.now.all_play or o in self.now.must or rested(o)]
     if self.now.chords: self.due = [t for p,l in self.now.chords[1:] for t in (b['Position']+p-1, b['Chord']+l)]
-    if self.now.meter and (i==0 or self.now.meter!=(w.numerator, w.denominator)): self.due += [b['Numerator']+self.now.meter[0]-1, b['Denominator']+self.now.meter[1].bit_length()-1]
+    if self.now.meter and (i==0 or self.now.meter!=(w.numerator, w.denominator)):
+        self.due += [b['Numerator']+self.now.meter[0]-1, b['Denominator']+self.now.meter[1].bit_length()-1]
     if self.now.tempo is not None and self.now.tempo!=self.tempo: self.due.append(b['Tempo']+self.now.tempo)
 
 # %% ../../nbs/writing/02_constraints.ipynb #da3ecf49
@@ -308,7 +325,8 @@ def _head(self:Constraints):
 def _only_asked(self:Constraints, ok, ends):
     "Leave the players that are asked for; `ends`: could the bar end here?"
     w,b,first = self.walk,self.hid.base,self.waiting[:1]
-    players = [o for o in self.now.players if not first or instrument_order(*o)<=instrument_order(*first[0])] # none beyond one that has to play
+    # none beyond one that has to play
+    players = [o for o in self.now.players if not first or instrument_order(*o)<=instrument_order(*first[0])]
     if w.name in ('program','drums'): # which of them?
         may = np.zeros(MAX_INSTANCES, bool)
         may[[i for p,i in players if p==w.program and (w.after[0]!=p or i>w.after[1])]] = True
@@ -357,9 +375,10 @@ def _moment(self:Constraints):
     since = [o for o in self.harmony if o[0]<=w.position]
     begins,chord = since[-1]
     last,now,before = self.sung.get((w.program, w.instance), _unsung)
-    return Now(w.program, w.position, 4*self.hid.positions_per_beat//w.denominator, w.positions, chord, self.struck, int(self._held(w.position)), self.notes,
-        before if last==(w.bars, w.position) else now,
-        now if last==(w.bars, w.position) else (), (self.now.basses or [None])[:len(since)][-1], last is None or last<(w.bars, begins))
+    return Now(w.program, w.position, 4*self.hid.positions_per_beat//w.denominator, w.positions, chord, self.struck,
+        int(self._held(w.position)), self.notes, before if last==(w.bars, w.position) else now,
+        now if last==(w.bars, w.position) else (), (self.now.basses or [None])[:len(since)][-1],
+        last is None or last<(w.bars, begins))
 
 @patch
 def _held(self:Constraints, positions):
@@ -422,7 +441,10 @@ def _complete(self:Constraints, ok):
 def _opens(self:Constraints, ok): return ok[EOS] or self.walk.name=='piece'
 
 @patch
-def allowed(self:Constraints) -> tuple: # bool over the vocabulary, twice: what the grammar allows, and of that what was asked for; and 128 weights of the pitches, or None
+def allowed(
+    self:Constraints
+# bool over the vocabulary, twice: what the grammar allows, and of that what was asked for; and 128 weights of the pitches, or None
+) -> tuple:
     "The tokens that may come next"
     a,w,hid,b = self.request,self.walk,self.hid,self.hid.base
     legal = w.allowed() & self._static

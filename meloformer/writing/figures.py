@@ -26,7 +26,9 @@ def note_ticks(
 ) -> np.ndarray: # Ticks, shape (n,); 0 for drums
     "How long each note lasts"
     n = grid.notes
-    return np.where(n['program']==DRUMS, 0, np.where(n['length']==0, until_next_onset(n, grid.bars, grid.positions_per_beat), TICKS*n['length'].astype(np.int64)))
+    free = until_next_onset(n, grid.bars, grid.positions_per_beat)
+    ticks = np.where(n['length']==0, free, TICKS*n['length'].astype(np.int64))
+    return np.where(n['program']==DRUMS, 0, ticks)
 
 # %% ../../nbs/writing/00_figures.ipynb #9956c300
 class Piece:
@@ -35,7 +37,9 @@ class Piece:
         music: Score|Grid, # A grid may end with empty bars, a score ends with its last onset
         chords: tuple = None # Onsets in ticks of the grid and labels (default: those of the score; heard if it says none)
     ):
-        if not isinstance(music, (Score, Grid)): raise ValueError(f'figures are counted on a Score or a Grid, not on {type(music).__name__}; read files with Score.read, tokens with Piece.from_tokens')
+        if not isinstance(music, (Score, Grid)):
+            raise ValueError(f'figures are counted on a Score or a Grid, not on {type(music).__name__}; '
+                             'read files with Score.read, tokens with Piece.from_tokens')
         self.grid = g = music if isinstance(music, Grid) else Grid.from_score(music)
         self.score = music if isinstance(music, Score) else g.score()
         self.notes,self.bars,self.n_bars,self.quarter = g.notes,g.bars,len(g.bars),TICKS*g.positions_per_beat
@@ -181,9 +185,11 @@ def key_clarity(p: Piece): # -1 to 1
 # %% ../../nbs/writing/00_figures.ipynb #5d71d969
 def _pitch(name): return 'C D EF G A B'.index(name[0])+('#' in name)+12*(int(name.lstrip('ABCDEFG#'))+1)
 
-_RANGES = """0-3 A0 C8|4-5 E1 G7|6 F1 F6|7 F1 E6|8 C4 C8|9 G5 C8|11 F3 F6|12 C2 C7|13 F4 C8|14 C4 G5|19-20 C2 C8|21,23 E1 C8|22 C3 D7|24-25 E2 C6|26-31 E2 E6|32-39 B0 G4
-40 G3 E7|41 C3 E6|42 C2 C6|43 C1 C5|44 C1 E7|45 C1 E7|46 B0 G#7|47 C2 C4|48-51 C1 E7|52-54 C2 C6|56 E3 D6|57 E2 F5|58 D1 F4|59 E3 D6|60 B1 F5|61-63 D1 D6
-64 G#3 E6|65 C#3 A5|66 G#2 E5|67 C2 A4|68 A#3 A6|69 E3 C6|70 A#1 E5|71 D3 A#6|72 D5 C8|73 B3 D7|74 C4 D7|75 G3 C7|77 D3 D6|78 C5 C8|79 C4 C7|104 C2 C6|105 G2 E6|106 C3 C6|109 F3 A5|110 G3 E7|111 A#3 D6"""
+_RANGES = """0-3 A0 C8|4-5 E1 G7|6 F1 F6|7 F1 E6|8 C4 C8|9 G5 C8|11 F3 F6|12 C2 C7|13 F4 C8|14 C4 G5|19-20 C2 C8|21,23 E1 C8
+22 C3 D7|24-25 E2 C6|26-31 E2 E6|32-39 B0 G4|40 G3 E7|41 C3 E6|42 C2 C6|43 C1 C5|44 C1 E7|45 C1 E7|46 B0 G#7|47 C2 C4
+48-51 C1 E7|52-54 C2 C6|56 E3 D6|57 E2 F5|58 D1 F4|59 E3 D6|60 B1 F5|61-63 D1 D6|64 G#3 E6|65 C#3 A5|66 G#2 E5|67 C2 A4
+68 A#3 A6|69 E3 C6|70 A#1 E5|71 D3 A#6|72 D5 C8|73 B3 D7|74 C4 D7|75 G3 C7|77 D3 D6|78 C5 C8|79 C4 C7
+104 C2 C6|105 G2 E6|106 C3 C6|109 F3 A5|110 G3 E7|111 A#3 D6"""
 
 def _ranges():
     "Lowest and highest pitch of each program, shape (128, 2)"

@@ -260,6 +260,21 @@ def make_prompt(
     return t[:at[bars]] if bars and bars<len(at) else t[:-1]
 
 # %% ../../nbs/writing/03_generate.ipynb #fe1a8a62
+def _joining(programs, players):
+    "(program, instance) of those who are added"
+    counts = {p: sum(o[0]==p for o in players) for p in programs}
+    new = [(p, counts[p]+list(programs)[:i].count(p)) for i,p in enumerate(programs)]
+    too_many = [p for p,i in new if i>=MAX_INSTANCES]
+    if too_many: raise ValueError(f'there are {MAX_INSTANCES} players of one program already ({too_many[0]})')
+    return new
+
+def _check_rewritten(programs, players):
+    "Who is to be rewritten has to play; `players`: (program, instance)"
+    name = lambda p: instrument_name(p%DRUMS, p==DRUMS)
+    there = ', '.join(dict.fromkeys(name(p) for p,_ in players))
+    for p in programs:
+        if p not in [o for o,_ in players]: raise ValueError(f'{name(p)} is to be rewritten, but does not play; there are {there}')
+
 def _first_of_each(
     plays, # Who plays where, boolean, shape (bars, players)
     first, # Bar from which `span` bars are counted
@@ -267,7 +282,8 @@ def _first_of_each(
 ):
     "Of every `span` bars the first in which each plays"
     block = (np.arange(len(plays))-first)//span
-    return np.array([[p and not plays[:i, j][block[:i]==block[i]].any() for j,p in enumerate(row)] for i,row in enumerate(plays)], bool).reshape(plays.shape)
+    return np.array([[p and not plays[:i, j][block[:i]==block[i]].any() for j,p in enumerate(row)]
+                     for i,row in enumerate(plays)], bool).reshape(plays.shape)
 
 # %% ../../nbs/writing/03_generate.ipynb #fe1a8a63
 def infill_request(
@@ -285,7 +301,7 @@ def infill_request(
     n,rows = b.n,list(map(tuple, rows.tolist()))
     first,stop = bars or (0, n)
     if not 0<=first<stop<=n: raise ValueError(f'bars {first+1} to {stop} are asked for, but the piece has {n}')
-    if missing := [o for o in rewrite if o not in [p for p,_ in rows]]: raise ValueError(f'{instrument_name(missing[0]%DRUMS, missing[0]==DRUMS)} is to be rewritten, but does not play; there are {", ".join(dict.fromkeys(instrument_name(p%DRUMS, p==DRUMS) for p,_ in rows))}')
+    _check_rewritten(rewrite, rows)
     inside,target = np.arange(n).clip(first, stop-1)==np.arange(n),np.zeros((n, len(rows)), bool)
     whole = not (rewrite or add or harmony)
     again = rows if whole else [o for o in rows if o[0] in rewrite]
@@ -294,15 +310,15 @@ def infill_request(
     np.add.at(played, (hid.structure(tokens).bar[of>=0], of[of>=0]), True)
     sounds = (played & target).any(1)
     must = _first_of_each(played & target, first)
-    counts = {p: sum(o[0]==p for o in rows) for p in add}
-    new = [(p, counts[p]+list(add)[:i].count(p)) for i,p in enumerate(add)]
-    if too_many := [p for p,i in new if i>=MAX_INSTANCES]: raise ValueError(f'there are {MAX_INSTANCES} players of one program already ({too_many[0]})')
+    new = _joining(add, rows)
     bar_requests = []
     for i in np.flatnonzero(inside):
         own = None if harmony else b.labels(hid, i)
         meter = tuple(hid.value[b.meter[i]].tolist())
         if chords: own = bar_plan(hid, TokenRequest(chords=chords, meter=meter), i-first, meter)
-        bar_requests.append(BarRequest(int(i), own, meter, int(hid.value[b.tempo[i][0]]), sorted(again+new, key=lambda o: instrument_order(*o)), bool(add) and i==first, bool(sounds[i]), [o for o,due in zip(rows, must[i]) if due]))
+        bar_requests.append(BarRequest(int(i), own, meter, int(hid.value[b.tempo[i][0]]),
+                                       sorted(again+new, key=lambda o: instrument_order(*o)), bool(add) and i==first,
+                                       bool(sounds[i]), [o for o,due in zip(rows, must[i]) if due]))
     kept = to_infill(hid, tokens, target, heads, slots=int((~(heads & target.all(1))).sum()))
     if not add: sampling['max_rest_bars'] = None # whoever only writes players anew forces none
     if harmony and not chords: sampling['rules'] = [*sampling.get('rules', ()), ChordRule(np.arange(len(LABELS))>0, 'chords')]
@@ -384,15 +400,18 @@ def faults(
     had,res = int(old['bar'].max(initial=0))+1,[]
     def notes(rows, bar_request, step=0):
         who = bar_request.players
-        return {o[1:] for o in rows[rows['bar']==bar_request.number+step][['bar','program','instance','position','pitch']].tolist() if who is None or o[1:3] in who}
+        own = rows[rows['bar']==bar_request.number+step][['bar','program','instance','position','pitch']]
+        return {o[1:] for o in own.tolist() if who is None or o[1:3] in who}
     def alike(rows, bar_request, step): return (a := notes(rows, bar_request))==notes(rows, bar_request, step) and (a or rows is old)
     for o in bar_requests:
         was = replace(o, number=min(o.number, had-1)) # after the end of a song its last bars tell how it repeats itself
         if o.sounds and not notes(new, o): res.append((o.number, 'is silent'))
         for step in (-1, 1):
-            if alike(new, o, step) and not (alike(old, was, step if was.number==o.number else -1)): res.append((o.number, f'is bar {o.number+step+1} once more'))
+            if alike(new, o, step) and not (alike(old, was, step if was.number==o.number else -1)):
+                res.append((o.number, f'is bar {o.number+step+1} once more'))
     played = lambda rows: {n[:2] for o in bar_requests for n in notes(rows, o)}
-    return res+[(bar_requests[0].number, f'and on: {instrument_name(p%DRUMS, p==DRUMS)} {i+1 if i else ""}'.rstrip()+' is left out') for p,i in sorted(played(old)-played(new))]
+    name = lambda p,i: f'{instrument_name(p%DRUMS, p==DRUMS)} {i+1 if i else ""}'.rstrip()
+    return res+[(bar_requests[0].number, f'and on: {name(p, i)} is left out') for p,i in sorted(played(old)-played(new))]
 
 # %% ../../nbs/writing/03_generate.ipynb #be3539f3
 def best_attempts(
@@ -454,18 +473,21 @@ def _starts(score, bars, have):
 def _new_notes(hid, score, grid, start, bar_requests):
     "Notes of the players and bars that were asked for, as `NEW_NOTE` rows"
     n,ppb,who = grid.notes,grid.positions_per_beat,{o.number: o.players for o in bar_requests}
-    ticks = np.where(n['length']>0, TICKS*n['length'].astype(int), np.where(n['program']==DRUMS, TICKS, until_next_onset(n, grid.bars, ppb)))
+    ticks = np.where(n['length']>0, TICKS*n['length'].astype(int),
+                     np.where(n['program']==DRUMS, TICKS, until_next_onset(n, grid.bars, ppb)))
     asked = [b in who and (who[b] is None or (p, i) in who[b]) for b,p,i in n[['bar','program','instance']].tolist()]
     on = start[n['bar']]+(2*n['position'].astype(int)*score.tpq+ppb)//(2*ppb)
     dur = np.maximum(1, (2*ticks*score.tpq+TICKS*ppb)//(2*TICKS*ppb))
-    return columns(NEW_NOTE, onset=on, duration=dur, pitch=n['pitch'], velocity=4*n['velocity']+2, program=n['program'], instance=n['instance'])[np.array(asked, bool)]
+    return columns(NEW_NOTE, onset=on, duration=dur, pitch=n['pitch'], velocity=4*n['velocity']+2, program=n['program'],
+                   instance=n['instance'])[np.array(asked, bool)]
 
 def _signs(score, end, meter, tempo):
     "Events at the end of a song that goes on, where meter or tempo there is not what it goes on in"
     last = lambda rows: rows[np.searchsorted(rows['onset'], end, 'right')-1]
     m,t = last(score.meters),last(score.tempos)
     res = [] if (m['numerator'], m['denominator'])==meter else [(end, bytes((0xff, 0x58, 4, meter[0], meter[1].bit_length()-1, 24, 8)))]
-    return res+([] if TEMPOS[np.abs(np.log(TEMPOS/t['bpm'])).argmin()]==tempo else [(end, b'\xff\x51\3'+round(6e7/tempo).to_bytes(3, 'big'))])
+    return res+([] if TEMPOS[np.abs(np.log(TEMPOS/t['bpm'])).argmin()]==tempo
+                else [(end, b'\xff\x51\3'+round(6e7/tempo).to_bytes(3, 'big'))])
 
 # %% ../../nbs/writing/03_generate.ipynb #5d002fbd
 def into_song(
@@ -482,14 +504,18 @@ def into_song(
     cut = int(start[have]) if goes_on else None
     prog,inst = program_instances(score.tracks, np.unique(score.notes['track']))
     who,track = {o.number: o.players for o in bar_requests},score.notes['track']
-    gone = bar>=have if goes_on else np.array([b in who and (p, min(i, MAX_INSTANCES-1)) in who[b] for b,p,i in zip(bar.tolist(), prog[track].tolist(), inst[track].tolist())], bool)
+    each = zip(bar.tolist(), prog[track].tolist(), inst[track].tolist())
+    if goes_on: gone = bar>=have
+    else: gone = np.array([b in who and (p, min(i, MAX_INSTANCES-1)) in who[b] for b,p,i in each], bool)
     marks = _signs(score, int(start[have]), request.meter, request.tempo) if goes_on else []
     flat = in_flats(chords['label'])
     named = [(int(start[b]+p*score.tpq//grid.positions_per_beat), name_chord(l, flat)) for b,p,l in chords.tolist()]
     span = (int(start[bar_requests[0].number]), int(start[bar_requests[-1].number+1])) if request.song.named else (0, 0)
-    marks += [(t, b'\xff\x06'+bytes((len(c),))+c.encode()) for (t,c),(_,old) in zip(named, [(0, None)]+named) if span[0]<=t<span[1] and (c!=old or t==span[0])]
+    marks += [(t, b'\xff\x06'+bytes((len(c),))+c.encode())
+              for (t,c),(_,old) in zip(named, [(0, None)]+named) if span[0]<=t<span[1] and (c!=old or t==span[0])]
     rests = int(len(grid.bars) > grid.notes['bar'].max(initial=0)+1) # do bars of rest follow?
-    data = merged(request.song, gone, _new_notes(hid, score, grid, start, bar_requests), marks+[(int(start[-1]), b'\xff\x2f\0')]*rests, cut, span)
+    data = merged(request.song, gone, _new_notes(hid, score, grid, start, bar_requests),
+                  marks+[(int(start[-1]), b'\xff\x2f\0')]*rests, cut, span)
     res = InFile.from_bytes(data)
     res.length,res.midi,res.chords = rests*int(start[-1]), data,[o for o,old in zip(named, [(0, None)]+named) if o[1]!=old[1]]
     return res
@@ -511,7 +537,8 @@ def repeat_bars(
 def regenerate(model, hid, tokens, request, seed, first, stop, start=0, **kw) -> np.ndarray: # Tokens
     "A piece with the notes of some bars replaced; chords, which were typed from bar `start` on, and players stay"
     again = infill_request(hid, tokens, (first, stop), rewrite=list(dict.fromkeys(players(hid, tokens)[0][:, 0].tolist())),
-        temperature=request.temperature, top_p=request.top_p, top_k=request.top_k, max_bar_tokens=request.max_bar_tokens, rules=request.rules)
+        temperature=request.temperature, top_p=request.top_p, top_k=request.top_k, max_bar_tokens=request.max_bar_tokens,
+        rules=request.rules)
     for o in again.bar_requests: o.basses = basses_of(request.basses, o.number-start)
     return merge_infill(hid, again, np.array(list(compose(model, hid, again, seed, **kw))))
 
@@ -583,7 +610,8 @@ def _continue(hid, song, name, prompt_bars, bars):
     "Tokens of a prompt that is to be continued"
     start = make_prompt(hid, song.score, prompt_bars or None)
     had = int(hid.structure(start).bar.max())+1
-    if bars <= had: raise ValueError(f'{name}: the prompt has {had} bars already; ask for more with --bars, or take fewer with --prompt_bars')
+    if bars <= had:
+        raise ValueError(f'{name}: the prompt has {had} bars already; ask for more with --bars, or take fewer with --prompt_bars')
     return start
 
 def _band(hid, start, tracks, instruments, gone=(), last=4):
@@ -601,13 +629,18 @@ def _gone(without, instruments, about):
     for o in names:
         if not programs_named(o): raise unknown_instrument(o)
     gone = sorted(programs_without(names))
-    if gone and about: raise ValueError('--without is of a new piece or of what follows a prompt; with --fill, --rewrite, --add and --harmonize name who is written in --rewrite or --add')
-    if gone and instruments and (both := [o for o in parse_instruments(instruments) if o in gone]): raise ValueError(f'--without {without}: {instrument_name(both[0]%DRUMS, both[0]==DRUMS)} is named in --instruments; leave one out')
+    if gone and about:
+        raise ValueError('--without is of a new piece or of what follows a prompt; '
+                         'with --fill, --rewrite, --add and --harmonize name who is written in --rewrite or --add')
+    if gone and instruments and (both := [o for o in parse_instruments(instruments) if o in gone]):
+        name = instrument_name(both[0]%DRUMS, both[0]==DRUMS)
+        raise ValueError(f'--without {without}: {name} is named in --instruments; leave one out')
     return gone
 
 # %% ../../nbs/writing/03_generate.ipynb #3fa35ef0
 def _pace(hid, start, last=8):
-    "Meter and tempo in which a prompt goes on: the commonest of its last bars, so that a pickup or a ritardando at the end is not taken for the song's"
+    ("Meter and tempo in which a prompt goes on: the commonest of its last bars, "
+     "so that a pickup or a ritardando at the end is not taken for the song's")
     b = Bars(hid, start)
     common = lambda rows: Counter(map(tuple, hid.value[rows[-last:]].tolist())).most_common(1)[0][0]
     return common(b.meter),int(TEMPOS[common(b.tempo)[0]])
@@ -633,7 +666,9 @@ def _for_melody(hid, tokens, span, gone, key, seed, rules):
     bars,bar = bars_of_notes(s, hid)
     stays = np.array([not t.is_drum and t.program not in gone for t in s.tracks], bool)[s.notes['track']]
     first,stop = span or (0, len(bars))
-    if not (stays & (bar>=first) & (bar<stop)).any(): raise ValueError(f'bars {first+1} to {stop} have no melody to harmonise; leave a tuned instrument out of --rewrite, or give --chords')
+    if not (stays & (bar>=first) & (bar<stop)).any():
+        raise ValueError(f'bars {first+1} to {stop} have no melody to harmonise; '
+                         'leave a tuned instrument out of --rewrite, or give --chords')
     slots,at = chord_slots(bars, s.tpq),bars['onset'][named['bar']]+named['position'].astype(int)*s.tpq//grid.positions_per_beat
     tuned = s.notes[np.array([not t.is_drum for t in s.tracks], bool)[s.notes['track']]]
     given = _settled(s, tuned, slots, list(zip(at, named['label'])), (slots['bar']>=first) & (slots['bar']<stop))
@@ -665,7 +700,9 @@ def _check_together(about, prompt, pace, instruments, attributes):
     "Complain of what does not go together"
     if about and not prompt: raise ValueError('--fill, --rewrite, --add and --harmonize need a piece: --prompt FILE')
     if prompt and pace: raise ValueError('a prompt brings its own meter and tempo; leave --meter and --tempo out')
-    if about and instruments: raise ValueError('--instruments says who goes on after a prompt; with --fill, --rewrite, --add and --harmonize name them in --rewrite or --add')
+    if about and instruments:
+        raise ValueError('--instruments says who goes on after a prompt; '
+                         'with --fill, --rewrite, --add and --harmonize name them in --rewrite or --add')
     if about and attributes: raise ValueError('--attributes are of a whole piece; leave them out when a part of it is written')
 
 # %% ../../nbs/writing/03_generate.ipynb #3fa35ef1
@@ -688,7 +725,8 @@ def _with_basses(request, typed, key):
 
 def _with_low_bass(request):
     "Hold a bass that joins a song to where basses play"
-    who,had = set(_written(request) or ()) & set(BASSES),{t.program for t in request.song.score.tracks if not t.is_drum} if request.song else set(BASSES)
+    who = set(_written(request) or ()) & set(BASSES)
+    had = {t.program for t in request.song.score.tracks if not t.is_drum} if request.song else set(BASSES)
     if who-had: request.rules = [*request.rules, low_bass()]
     return request
 
@@ -711,6 +749,19 @@ def _leanings(off_chord, repeat):
     "Soft rules: notes outside of the chord, and pitches that were struck just before, keep so much of their probability"
     return [chord_tones().softly(off_chord)]*(off_chord<1) + [other_pitches().softly(repeat)]*(repeat<1)
 
+def _from_nothing(bars, chords, instruments, meter, tempo, **kw):
+    "A request for a new piece"
+    programs = parse_instruments(instruments) if instruments else None
+    return TokenRequest(bars, None, chords, programs, max_tracks=MAX_TRACKS, meter=parse_meter(meter) if meter else None,
+                        tempo=tempo or None, **kw)
+
+def _after_song(hid, song, name, prompt_bars, bars, said, chords, instruments, gone, **kw):
+    "A request for what follows a song"
+    start = _continue(hid, song, name, prompt_bars, bars)
+    (who,core),(meter,tempo) = _band(hid, start, song.score.tracks, instruments, gone),_pace(hid, start)
+    res = TokenRequest(bars, np.insert(start, 1, said), chords, players=who, core=core, meter=meter, tempo=tempo, song=song, **kw)
+    return _remark(res, instruments)
+
 # %% ../../nbs/writing/03_generate.ipynb #cfd5a054
 def make_request(
     hid: HID,
@@ -727,7 +778,8 @@ def make_request(
     attributes: dict = None, # From `parse_attributes`
     rules: list = (),      # From `meloformer.writing.rules`
     max_rest_bars: int = 2, # Players that are asked for are silent for at most so many bars on end; -1: as the model likes
-    off_chord_weight: float = .25, # Where chords are settled, notes outside of them keep this share of their probability; 1: as the model likes
+    # Where chords are settled, notes outside of them keep this share of their probability; 1: as the model likes
+    off_chord_weight: float = .25,
     key: str = None,       # Of Roman numerals in `chords`, or of those that are found
     repeat_weight: float = .4, # Pitches that a player struck just before keep this share of their probability; 1: as the model likes
     without: str = None,   # Who must not play, such as 'drums, piano'
@@ -740,17 +792,15 @@ def make_request(
     sampling['like'],bars = _like(hid, like, bars)
     sampling['remarks'] = reductions(chords, key) if chords else []
     typed,chords,about = chords,parse_progression(chords, key) if chords else None,bool(fill or rewrite or add or harmonize)
-    sampling |= dict(max_rest_bars=None if max_rest_bars<0 else max_rest_bars, rules=[*rules, *_leanings(off_chord_weight if chords or about else 1, repeat_weight)])
+    rules = [*rules, *_leanings(off_chord_weight if chords or about else 1, repeat_weight)]
+    sampling |= dict(max_rest_bars=None if max_rest_bars<0 else max_rest_bars, rules=rules)
     _check_together(about, prompt, meter or tempo, instruments, attributes)
     gone = _gone(without, instruments, about)
     if prompt: song,name = read_song(prompt)._replace(named=bool(chords or harmonize)),'the piece' if isinstance(prompt, Score) else prompt
     said = attribute_tokens(hid, attributes or {})
     if about: res = _remark(_fill_in(hid, song, name, fill, rewrite, add, harmonize, chords, key, seed, **sampling), rewrite, add)
-    elif not prompt: res = TokenRequest(bars, None, chords, parse_instruments(instruments) if instruments else None, max_tracks=MAX_TRACKS, meter=parse_meter(meter) if meter else None, tempo=tempo or None, attributes=said, without=gone, **sampling)
-    else:
-        start = _continue(hid, song, name, prompt_bars, bars)
-        (who,core),(meter,tempo) = _band(hid, start, song.score.tracks, instruments, gone),_pace(hid, start)
-        res = _remark(TokenRequest(bars, np.insert(start, 1, said), chords, players=who, core=core, meter=meter, tempo=tempo, song=song, **sampling), instruments)
+    elif not prompt: res = _from_nothing(bars, chords, instruments, meter, tempo, attributes=said, without=gone, **sampling)
+    else: res = _after_song(hid, song, name, prompt_bars, bars, said, chords, instruments, gone, **sampling)
     return _with_kit(_with_low_bass(_with_basses(res, typed, key)), kit_bars)
 
 # %% ../../nbs/writing/03_generate.ipynb #c94c2e88
@@ -767,11 +817,13 @@ def generate_scores(
     **kw # Of `BatchGenerator`
 ) -> list: # A `Score` with chord names for each seed
     "What was asked for, several times side by side; sections of a form, and loops, one take after the other"
-    if (form or loop) and request.bar_requests is not None: raise ValueError('--form and --loop make a piece; leave --fill, --rewrite, --add and --harmonize out')
+    if (form or loop) and request.bar_requests is not None:
+        raise ValueError('--form and --loop make a piece; leave --fill, --rewrite, --add and --harmonize out')
     if form and loop: raise ValueError('give --form or --loop, not both')
     if form: takes = [compose_form(model, hid, request, parse_form(form), s, **kw) for s in seeds]
     elif loop: takes = [compose_loop(model, hid, request, s, **kw) for s in seeds]
-    elif request.prompt is not None or request.bar_requests is not None: takes = generate_in_windows(model, hid, request, seeds, window, attempts, reports, **kw)
+    elif request.prompt is not None or request.bar_requests is not None:
+        takes = generate_in_windows(model, hid, request, seeds, window, attempts, reports, **kw)
     else: takes = compose_many(model, hid, [request]*len(seeds), seeds, **kw)
     return [as_score(hid, request, t, loop) for t in takes]
 

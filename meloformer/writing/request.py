@@ -33,39 +33,53 @@ from .takes import *
 @dataclass(frozen=True)
 class GenerationRequest:
     "A piece, or what a piece lacks; the flags of `meloformer generate`"
-    text: str = None # What is wanted in words, such as "a waltz in D minor for flute and harp, 16 bars"; sections are parted by ; or begin with [1-8], and what the words settle need not be typed
+    # What is wanted in words, such as "a waltz in D minor for flute and harp, 16 bars"; sections are parted by ; or
+    # begin with [1-8], and what the words settle need not be typed
+    text: str = None
     bars: int = None # Length of the piece in bars, the prompt included (default: as the text says, that of --like, or 16)
     prompt: str = None # MIDI file to continue, or to fill in
     prompt_bars: int = 0 # Take so many bars of it (0: all)
     fill: str = None # Bars of the prompt to write anew, such as 5-8, counted from 1; all else stays
     rewrite: str = None # Instruments of the prompt to write anew, in the bars of --fill or in all
     add: str = None # Instruments to add to the prompt, in the bars of --fill or in all
-    harmonize: bool = False # Find new chords for the notes that stay, in the bars of --fill or in all, and say which; without it and --chords the song's chords are kept to
+    # Find new chords for the notes that stay, in the bars of --fill or in all, and say which; without it and
+    # --chords the song's chords are kept to
+    harmonize: bool = False
     chords: str = None # A progression to keep to, such as "Am F C G" (a bar each) or "Am F | C G:2"; repeated
-    key: str = None # Such as "D minor" or "Bb": its scale, its tonic as first and last chord, and more notes of that chord; where chords are typed, their notes besides, and Roman numerals such as "i iv V7" are read in it
-    instruments: str = None # Who plays, such as "violin, cello, drums"; after a prompt these go on, its others stop, new ones join (default: those of the prompt; from nothing at most 8)
+    # Such as "D minor" or "Bb": its scale, its tonic as first and last chord, and more notes of that chord; where
+    # chords are typed, their notes besides, and Roman numerals such as "i iv V7" are read in it
+    key: str = None
+    # Who plays, such as "violin, cello, drums"; after a prompt these go on, its others stop, new ones join
+    # (default: those of the prompt; from nothing at most 8)
+    instruments: str = None
     without: str = None # Who must not play, such as "drums, piano"
     meter: str = None # Such as 3/4; 4/4 where typed chords share a bar
     tempo: int = 0 # Quarter notes a minute
     form: str = None # Sections of the same length, such as AABA; A' is A with its second half written anew
     loop: bool = False # The end leads back to the beginning
     like: str = None # MIDI file: each bar that is written is to be like the bar of it that has its number, of a model trained with --plans
-    attributes: str = None # What the piece is like, such as "key A minor, density 24, chord 2, players 4", of a model trained with --attributes
+    # What the piece is like, such as "key A minor, density 24, chord 2, players 4", of a model trained with --attributes
+    attributes: str = None
     scale: str = None # Only its notes, such as "A minor" or "D dorian"
-    pitch_range: str = None # Such as "C3-C6" or "violin G3-E6, bass E1-G3"; who is not named keeps to what the instrument has, unless it is "any"
+    # Such as "C3-C6" or "violin G3-E6, bass E1-G3"; who is not named keeps to what the instrument has, unless it is "any"
+    pitch_range: str = None
     polyphony: str = None # Notes that sound together, at most, such as "4" or "flute 1, piano 5"
     density: str = None # Notes a bar, such as "2-12" or "drums 8-16, bass -8"
     chord_tones: str = None # Notes belong to the chord on strong beats, on beats, or all: strong, beats or all
     max_rest_bars: int = 2 # Players that are asked for are silent for at most so many bars on end; -1: as the model likes
-    off_chord_weight: float = .25 # Where chords are settled, notes outside of them keep this share of their probability; 1: as the model likes
+    # Where chords are settled, notes outside of them keep this share of their probability; 1: as the model likes
+    off_chord_weight: float = .25
     repeat_weight: float = .4 # Pitches that a player struck just before keep this share of their probability; 1: as the model likes
-    kit_bars: int = 4 # Drums that are new strike kick, snare and a hat or ride in so many bars at least once, and beside guitars or a bass in 4/4 rather kick on 1, snare on 2 and 4; 0: as the model likes
+    # Drums that are new strike kick, snare and a hat or ride in so many bars at least once, and beside guitars or a
+    # bass in 4/4 rather kick on 1, snare on 2 and 4; 0: as the model likes
+    kit_bars: int = 4
     temperature: str = TEMPERATURE # Above 1 bolder, below 1 safer, 0 always the likeliest; or by kind of token: "1, velocity 1.1"
     top_p: str = TOP_P # Of each kind of token keep the likeliest that make up this share; or by kind: "pitch .9, length 1"
     top_k: str = 0 # Of each kind keep at most so many tokens (0: all); or by kind
     summary_bars: int = None # Read summaries of bars at most so far away (default: as the model was trained)
     attempts: int = 4 # An answer that leaves a bar or a player silent, or copies the bar beside it, is drawn again until there were so many
-    window: int = 2048 # Read so much of the prompt at a time, the bars around what is written first: as many tokens as the windows of training had
+    # Read so much of the prompt at a time, the bars around what is written first: as many tokens as the windows of training had
+    window: int = 2048
     seed: int = 0 # Another number, another piece
     takes: int = 1 # Answers, written side by side with the seeds that follow; piece-1 is the nearest to real music
 
@@ -101,7 +115,8 @@ def settled(self:GenerationRequest) -> list: # A `GenerationRequest` without tex
     for f in parts:
         bars += f.get('bars', 0)
         res.append(replace(self, text=None, **f | dict(bars=bars or None)))
-    if len(res)>1 and self.prompt: raise ValueError('a text of several sections is a piece from nothing; leave --prompt out, or give one section')
+    if len(res)>1 and self.prompt:
+        raise ValueError('a text of several sections is a piece from nothing; leave --prompt out, or give one section')
     return res
 
 # %% ../../nbs/writing/05_request.ipynb #7e90000a
@@ -118,8 +133,9 @@ def _parsed(self:GenerationRequest, hid):
     if self.key and (self.chords or self.harmonize): rules.append(in_scale(self.key) | chord_tones())
     elif self.key: rules,home = [*rules, in_scale(self.key), chords_in_scale(self.key), near_tonic(self.key)],dict(tonic=tonic(self.key))
     sampling = home | dict(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
-    return make_request(hid, self.bars, self.prompt, self.prompt_bars, self.fill, self.rewrite, self.add, self.harmonize, self.chords, self.instruments,
-        self.meter, self.tempo, parse_attributes(self.attributes or ''), rules, self.max_rest_bars, self.off_chord_weight, self.key, self.repeat_weight, self.without, self.kit_bars, self.seed, self.like, **sampling)
+    return make_request(hid, self.bars, self.prompt, self.prompt_bars, self.fill, self.rewrite, self.add, self.harmonize,
+        self.chords, self.instruments, self.meter, self.tempo, parse_attributes(self.attributes or ''), rules, self.max_rest_bars,
+        self.off_chord_weight, self.key, self.repeat_weight, self.without, self.kit_bars, self.seed, self.like, **sampling)
 
 # %% ../../nbs/writing/05_request.ipynb #7e90000d
 def run_takes(
@@ -130,13 +146,17 @@ def run_takes(
     on_bar = None        # Function, called as each bar but the last is finished
 ) -> list: # `Take`s, the best first
     "Write what is asked for, as often as is asked for"
-    if r.attributes and not model.cfg.attributes: raise ValueError('the model was not told attributes in training; leave --attributes out, or train with --attributes 0.5')
-    if r.like and not model.cfg.latent_width: raise ValueError('the model was not told what bars are like, in training; leave --like out, or train with --plans 0.8')
+    if r.attributes and not model.cfg.attributes:
+        raise ValueError('the model was not told attributes in training; leave --attributes out, or train with --attributes 0.5')
+    if r.like and not model.cfg.latent_width:
+        raise ValueError('the model was not told what bars are like, in training; leave --like out, or train with --plans 0.8')
     (first,*more),seeds,faults = r.settled(),[r.seed+i for i in range(r.takes)],[[] for _ in range(r.takes)]
     asked = asked or first.parse(hid)
-    scores = generate_scores(model, hid, asked, seeds, first.form, first.loop, r.window, r.attempts, faults, on_bar=on_bar, summary_bars=r.summary_bars)
+    scores = generate_scores(model, hid, asked, seeds, first.form, first.loop, r.window, r.attempts, faults,
+                             on_bar=on_bar, summary_bars=r.summary_bars)
     for i,o in enumerate(more, 1):
-        scores = [generate_scores(model, hid, _section_after(o, hid, s), [seed+i], window=r.window, attempts=r.attempts, reports=[wrong], on_bar=on_bar, summary_bars=r.summary_bars)[0]
+        scores = [generate_scores(model, hid, _section_after(o, hid, s), [seed+i], window=r.window, attempts=r.attempts,
+                                  reports=[wrong], on_bar=on_bar, summary_bars=r.summary_bars)[0]
             for s,seed,wrong in zip(scores, seeds, faults)]
     bars = range(more[-1].bars) if more else bars_to_write(hid, asked)[1]
     takes = rank_takes(scores, seeds, faults, bars, hid) if r.takes>1 else [Take(scores[0], r.seed, faults[0])]
@@ -234,7 +254,8 @@ def _say(take, files, attempts):
 # %% ../../nbs/writing/05_request.ipynb #7e900018
 def generate(
     model = None, # A run, a checkpoint, or a model of the hub (default: the model that comes along)
-    out = 'piece.mid', # File to write, of the kind that its suffix names; its picture goes beside it, as .png; several takes are piece-1.mid, piece-2.mid …
+    # File to write, of the kind that its suffix names; its picture goes beside it, as .png; several takes are piece-1.mid, piece-2.mid …
+    out = 'piece.mid',
     stems = False, # A file for each instrument, too
     device = None, # Where it computes (default: a GPU if there is one)
     **fields # Of `GenerationRequest`

@@ -70,8 +70,10 @@ def _not_before(now): return _among(~np.isin(np.arange(128), now.before), now)
 def _of_chord(now): return _among(_classes(CHORD_TONES[now.chord]) | (now.chord==0), now)
 
 # %% ../../nbs/writing/01_rules.ipynb #40cfbb3a
-SCALES = dict(major=(0,2,4,5,7,9,11), minor=(0,2,3,5,7,8,10), harmonic=(0,2,3,5,7,8,11), melodic=(0,2,3,5,7,9,11), dorian=(0,2,3,5,7,9,10), phrygian=(0,1,3,5,7,8,10),
-    lydian=(0,2,4,6,7,9,11), mixolydian=(0,2,4,5,7,9,10), locrian=(0,1,3,5,6,8,10), pentatonic=(0,2,4,7,9), blues=(0,3,5,6,7,10), whole=(0,2,4,6,8,10), chromatic=tuple(range(12))) | {'minor pentatonic': (0,3,5,7,10)}
+SCALES = dict(major=(0,2,4,5,7,9,11), minor=(0,2,3,5,7,8,10), harmonic=(0,2,3,5,7,8,11), melodic=(0,2,3,5,7,9,11),
+    dorian=(0,2,3,5,7,9,10), phrygian=(0,1,3,5,7,8,10), lydian=(0,2,4,6,7,9,11), mixolydian=(0,2,4,5,7,9,10),
+    locrian=(0,1,3,5,6,8,10), pentatonic=(0,2,4,7,9), blues=(0,3,5,6,7,10), whole=(0,2,4,6,8,10),
+    chromatic=tuple(range(12))) | {'minor pentatonic': (0,3,5,7,10)}
 
 def scale_tones(
     name: str # Such as 'A minor', 'Bb major', 'D dorian' or 'E blues'; one of `SCALES`
@@ -79,7 +81,9 @@ def scale_tones(
     "Pitch classes of a scale"
     root,_,kind = name.strip().partition(' ')
     kind = kind.strip().lower() or 'major'
-    if m := re.fullmatch(r'([A-G][#b]?)(m|min|maj|M)', name.strip()): raise ValueError(f"{name!r} is a chord; the scale is '{m[1]} {'minor' if m[2].startswith('m') and m[2]!='maj' else 'major'}'")
+    if m := re.fullmatch(r'([A-G][#b]?)(m|min|maj|M)', name.strip()):
+        mode = 'minor' if m[2].startswith('m') and m[2]!='maj' else 'major'
+        raise ValueError(f"{name!r} is a chord; the scale is '{m[1]} {mode}'")
     if kind not in SCALES: raise ValueError(f"{name!r} is no scale; write it like 'A minor', with one of {', '.join(SCALES)}")
     return np.isin((np.arange(12)-parse_root(root))%12, SCALES[kind])
 
@@ -92,7 +96,8 @@ def tonic(
 ) -> int: # Index in `LABELS`
     "The chord on the first degree of a key"
     root = parse_root(key.strip().partition(' ')[0])
-    return next(i for q in ('maj','min','dim','aug') if not (CHORD_TONES[i := LABELS.index(f'{ROOTS[root]}:{q}')] & ~scale_tones(key)).any())
+    return next(i for q in ('maj','min','dim','aug')
+                if not (CHORD_TONES[i := LABELS.index(f'{ROOTS[root]}:{q}')] & ~scale_tones(key)).any())
 
 def near_tonic(key:str) -> PitchRule:
     "Pitches of the tonic's chord; others keep half of their probability, for a scale alone is not yet a key"
@@ -153,7 +158,8 @@ def typed_bass(
     share: float = .5 # Of the probability of the bass's later notes over the chord that are others, so much stays
 ) -> list: # Of `PitchRule`s
     "The bass of a slash chord: first its note, then rather this one than others"
-    return [PitchRule(partial(_of_bass, True), 'the typed bass first').only(programs), PitchRule(partial(_of_bass, False), 'the typed bass', share).only(programs)]
+    return [PitchRule(partial(_of_bass, True), 'the typed bass first').only(programs),
+            PitchRule(partial(_of_bass, False), 'the typed bass', share).only(programs)]
 
 # %% ../../nbs/writing/01_rules.ipynb #5e1d0e14
 def low_bass(
@@ -185,8 +191,10 @@ class CountRule:
 
     def __post_init__(self):
         for k in ('at_once','most'):
-            if getattr(self, k) is not None and getattr(self, k)<1: raise ValueError(f'a player that may play has at least one note, not {getattr(self, k)}')
-        if self.most is not None and not 0<=self.least<=self.most: raise ValueError(f'a density goes from fewer to more notes, not from {self.least} to {self.most}')
+            if getattr(self, k) is not None and getattr(self, k)<1:
+                raise ValueError(f'a player that may play has at least one note, not {getattr(self, k)}')
+        if self.most is not None and not 0<=self.least<=self.most:
+            raise ValueError(f'a density goes from fewer to more notes, not from {self.least} to {self.most}')
     def holds(self, program):
         "Does it hold for an instrument?"
         return program in self.programs if self.programs else program!=DRUMS
@@ -269,7 +277,8 @@ def _each(text, pattern, flag, example):
 
 def parse_rules(
     scale: str = None,     # Such as 'A minor'
-    pitch_range: str = None, # Such as 'C3-C6' or 'violin G3-E6, bass E1-G3'; instruments that are not named keep to their own, unless it is 'any'
+    # Such as 'C3-C6' or 'violin G3-E6, bass E1-G3'; instruments that are not named keep to their own, unless it is 'any'
+    pitch_range: str = None,
     polyphony: str = None, # Such as '4' or 'flute 1, piano 5'
     density: str = None,   # Notes a bar, such as '2-12' or 'drums 8-16, bass -8'
     chord_tones: str = None # Where notes belong to the chord: 'strong' beats, 'beats' or 'all'
@@ -278,7 +287,8 @@ def parse_rules(
     g,res = globals(),[]
     def put(rule, programs): res.append(rule.only(programs) if programs else rule)
     pitch,named = r'([A-G][#b]?-?\d|\d+)',set()
-    for who,(a,b) in _each('' if pitch_range=='any' else pitch_range or '', f'{pitch}-{pitch}', '--pitch_range', 'violin G3-E6, bass E1-G3'):
+    for who,(a,b) in _each('' if pitch_range=='any' else pitch_range or '', f'{pitch}-{pitch}', '--pitch_range',
+                           'violin G3-E6, bass E1-G3'):
         put(g['pitch_range'](parse_pitch(a), parse_pitch(b)), who)
         named |= set(who or ())
     if pitch_range!='any': res.append(instrument_ranges(sorted(named)))
@@ -287,5 +297,6 @@ def parse_rules(
     if chord_tones and chord_tones not in where: raise ValueError(f"--chord_tones is {', '.join(where)}, not {chord_tones!r}")
     if chord_tones: res.append(g['chord_tones']().on(*where[chord_tones]))
     for who,(n,) in _each(polyphony or '', r'(\d+)', '--polyphony', 'flute 1, piano 5'): put(g['polyphony'](int(n)), who)
-    for who,(a,b) in _each(density or '', r'(\d*)-(\d*)', '--density', 'drums 8-16, bass -8'): put(g['density'](int(a or 0), int(b) if b else None), who)
+    for who,(a,b) in _each(density or '', r'(\d*)-(\d*)', '--density', 'drums 8-16, bass -8'):
+        put(g['density'](int(a or 0), int(b) if b else None), who)
     return res

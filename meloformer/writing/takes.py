@@ -14,7 +14,8 @@ from ..tokens.edit import bar_count, cut
 from .figures import figures
 
 # %% ../../nbs/writing/04_takes.ipynb #7a4e0006
-REAL = dict(same_pitch=(.222, .15), one_value=(.467, .193), same_rhythm=(.339, .157), in_chord=(.919, .038), bass_on_root=(.875, .19), outside_range=(0., .004),
+REAL = dict(same_pitch=(.222, .15), one_value=(.467, .193), same_rhythm=(.339, .157), in_chord=(.919, .038),
+    bass_on_root=(.875, .19), outside_range=(0., .004),
     high_bass=(0., .007), kick_on_1=(.875, .182), snare_on_2_and_4=(.812, .296), empty=(0., .002)) # median and spread of each figure
 
 def distances(
@@ -42,7 +43,8 @@ class Take:
     def why(self) -> str:
         "Its distance, and the figures that lie farthest"
         d = distances(self.figures)
-        worst = [f"{k.replace('_', ' ')} {self.figures[k]:.2f} (real music {REAL[k][0]:.2f})" for k in sorted(d, key=d.get)[:-3:-1] if d[k]>1]
+        worst = [f"{k.replace('_', ' ')} {self.figures[k]:.2f} (real music {REAL[k][0]:.2f})"
+                 for k in sorted(d, key=d.get)[:-3:-1] if d[k]>1]
         return f'seed {self.seed}, {self.far:.2f} from real music' + (': ' if worst else '') + ', '.join(worst)
 
 # %% ../../nbs/writing/04_takes.ipynb #7a4e000a
