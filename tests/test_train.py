@@ -98,9 +98,9 @@ def test_a_second_signal(corpus_folder, tmp_path):
     for line in p.stdout:
         if line.startswith('step 1/'): break
     while not checkpoints(tmp_path/'run'): time.sleep(.02)
-    p.send_signal(signal.SIGINT)
+    p.send_signal(signal.SIGTERM)
     time.sleep(1.2)
-    p.send_signal(signal.SIGINT)
+    p.send_signal(signal.SIGTERM)
     said,_ = p.communicate()
     assert p.returncode == 130 and 'the same command goes on from step 1' in said.splitlines()[-1], said
     assert [o.name for o in checkpoints(tmp_path/'run')] == ['step_000001'] and not list((tmp_path/'run').glob('*.part'))
