@@ -68,6 +68,10 @@ def test_ports_keep_their_programs():
     s = Score.from_bytes(smf(b'\0\xc0\x28', meta(0x21, b'\1')+scale(0), meta(0x21, b'\0')+scale(0), meta(0x21, b'\1')+beats(9)))
     assert players(s) == [(0, False), (40, False), (0, True)]
 
+def test_a_port_that_changes_within_a_track():
+    s = Score.from_bytes(smf(b'\0\xc0\x28', meta(0x21, b'\1')+b'\0\xc0\x49', note(60)+meta(0x21, b'\1')+note(62)))
+    assert sorted((p, players(s)[t]) for p,t in zip(s.notes['pitch'].tolist(), s.notes['track'].tolist())) == [(60, (40, False)), (62, (73, False))]
+
 def test_a_port_after_its_program():
     "As MuseScore writes it: eighteen tracks on two ports, each with its program first"
     tracks = [bytes((0, 0xc0+i%9, i))+meta(0x21, bytes((i//9,)))+scale(i%9) for i in range(18)]
@@ -165,6 +169,18 @@ def test_tempos_after_the_end():
     assert s.tempos['bpm'].tolist() == [120] and s.meters.tolist() == [(0, 4, 4)] and s.dropped == dict(tempos_and_meters_after_the_last_note=2)
     built = Score(480, s.notes, s.tracks, np.array([(0, 120.), (960_000, 60.)], TEMPO))
     for o in (s, built): assert mido.MidiFile(file=io.BytesIO(o.to_bytes())).length < 5
+
+def test_what_was_right():
+    "A release too many, meters of 5/8, 8/8 and 5/8, a pickup said as a bar of 1/4, a note after the end"
+    twice = b'\0\x90\x3c\x50\x64\x90\x3c\x50'+vlq(380)+b'\x80\x3c\0\0\x80\x3c\0\0\x80\x3c\0'+note(62, delta=480)
+    assert Score.from_bytes(smf(twice)).notes[['onset','duration','pitch']].tolist() == [(0, 480, 60), (100, 380, 60), (960, 480, 62)]
+    meter = lambda n,d: meta(0x58, bytes((n, d, 24, 8)))
+    s = Score.from_bytes(smf(meter(5, 3)+scale(n=5, length=240)+meter(8, 3)+scale(n=8, length=240)+meter(5, 3)+scale(n=5, length=240)))
+    assert [(o['onset'], o['numerator'], o['denominator']) for o in s.bars()] == [(0, 5, 8), (1200, 8, 8), (3120, 5, 8)] and not s.notices
+    s = Score.from_bytes(smf(meter(1, 2)+note(67)+METER_44+scale()))
+    assert s.bars()['onset'].tolist() == [0, 480, 2400] and not s.notices
+    s = Score.from_bytes(smf(scale()+END+note(90)))
+    assert len(s.notes) == 8 and s.notices == dict(after_end=1)
 
 # Names
 

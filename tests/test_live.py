@@ -188,6 +188,7 @@ def after(n, path, do):
     threading.Thread(target=watch, daemon=True).start()
 
 def test_command(checkpoint, tmp_path, sent, capsys):
+    tmp_path /= os.fsdecode(b'b\xff') # a folder that is made, and whose name is no text
     assert run('live', [str(checkpoint), '--bars', '3', '--out', f'{tmp_path}/a.mid', '--picture', f'{tmp_path}/a.png', *SHORT]) == 0
     out,score = capsys.readouterr().out,Score.read(tmp_path/'a.mid')
     assert '3 bars' in out and 'Playing to Synth' in out
@@ -227,6 +228,18 @@ def test_ctrl_c(checkpoint, sent):
     assert (p.returncode, err) == (0, '') and 'under-runs' in out
     assert rows(sent)[-1][1]=='control_change' and rows(sent)[-1][0]-at < .25*slowness() # a busy machine may take a while to deliver a signal
 
+def test_ctrl_c_twice(checkpoint, sent, capsys, monkeypatch):
+    "A model that does not load is waited for once"
+    class Slow(Thinker):
+        def __init__(self, *_):
+            threading.Timer(.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+            time.sleep(60)
+    monkeypatch.setattr('meloformer.apps.live.Thinker', Slow)
+    start = time.time()
+    assert run('live', [str(checkpoint), *SHORT]) == 130 and time.time()-start < 5*slowness()
+    assert 'stopped' in capsys.readouterr().err
+
 def test_flags_are_those_of_generate(capsys):
     "No default is typed twice, and what needs a whole piece is no flag of live"
     ours,theirs = (flags_of(command(k), k) for k in ('live','generate'))
@@ -237,10 +250,13 @@ def test_flags_are_those_of_generate(capsys):
     assert run('live', ['--rest', '3'])==1 and '--max_rest_bars' in capsys.readouterr().err
 
 @pytest.mark.parametrize('args,words', [
+    (['--out', '/proc/x.mid'], '/proc/x.mid: cannot be written'), (['--picture', '/dev/null/x.png'], 'give --picture another place'), (['--out', 'n'*300+'.mid'], 'give --out another place'), (['--out', '{folder}/a.mid'], 'is a folder'),
     (['--port', 'organ'], "no port is called 'organ'"), (['--listen', 'organ'], "no port is called 'organ'"), (['--ahead', '0'], '--ahead'),
     (['--instruments', ','.join(map(str, range(16)))], 'at most 15'), (['--listen', 'Keys', '--prompt', 'x.mid'], '--prompt'), (['--chords', 'Q'], 'Q')])
-def test_command_says_what_is_wrong(checkpoint, sent, capsys, args, words):
-    assert run('live', [str(checkpoint), *args]) == 1
+def test_command_says_what_is_wrong(checkpoint, sent, capsys, args, words, tmp_path):
+    "Before a note is played"
+    (tmp_path/'a.mid').mkdir()
+    assert run('live', [str(checkpoint), *(o.format(folder=tmp_path) for o in args)]) == 1 and not rows(sent)
     err = capsys.readouterr().err
     assert words in err and err.count('\n')==1
 

@@ -75,6 +75,17 @@ def test_readme():
 def test_readme_links():
     for o in re.findall(r'(?:\]\(|src=")(?!https?:)([^)"#]+)', (root/'README.md').read_text()): assert (root/o).exists(), f'README.md refers to {o}'
 
+def test_helps_are_whole():
+    "Each flag of each command says what it is, to the end of the sentence"
+    from meloformer.apps.cli import COMMANDS, command, flags_of
+    for name in COMMANDS:
+        for o in flags_of(command(name), name)._actions:
+            if o.dest not in ('help','pdb','xtra'): assert o.help and not re.search(r'(?:,|\b(?:and|or|the|of|to|for|a))$', o.help), f'{name} --{o.dest}: {o.help}'
+
+def test_the_lab_has_widgets():
+    "Without them the tutorials open with a red box"
+    assert 'ipywidgets' in cfg.lab_requirements
+
 def test_versions():
     v = cfg.version
     assert f'version: {v}\n' in (root/'CITATION.cff').read_text()

@@ -12,7 +12,7 @@ from meloformer.net.cache import Cache, read_by_bar
 from meloformer.net.masks import *
 from meloformer.net.model import Config, MeloFormer, leaks, randomize_weights, trusting
 from meloformer.tokens.hid import HID
-from meloformer.training.config import TrainConfig
+from meloformer.training.config import TrainConfig, read_config, write_config
 from test_attention import ids_of, packs
 
 law = causal & same_document
@@ -28,6 +28,7 @@ KINDS = dict(
     program_2=(own(lambda q,k: (q.program==2) & (k.program==2), 'program_2'), query_is(program=2) & key_is(program=2)),
     third=(own(lambda q,k: k.index==2, 'third'), key_is(index=2)),
     far=(own(lambda q,k: q.bar-k.bar==600, 'far'), bars_back(600)),
+    program_0=(own(lambda q,k: (q.program==0) & (k.program==0), 'program_0'), query_is(program=0) & key_is(program=0)),
     last_60=(own(lambda q,k: k.order>q.order-120, 'last_60', order=-1), last_tokens(60)),
     last_40=(own(lambda q,k: q.slot-k.slot<40, 'last_40'), last_slots(40)))
 
@@ -189,6 +190,17 @@ def test_what_lies_behind_is_forgotten_too(name):
     alive = read_by_bar(m.rule, 4, ids.at(torch.arange(ids.n_summaries, ids.shape[1]))[0], 5)
     if name in ('meloformer','museformer','sliding'): assert held < 300 and int(alive.sum()) < 60, 'of 1,210 tokens'
 
+def test_a_bare_function_keeps_everything():
+    "Nothing is known of it: no entry is forgotten, and its reach has no end"
+    rule,ids = beside(KINDS['phrase'][0]),a_piece(range(30))
+    assert read_by_bar(rule, 30, ids.at(torch.arange(ids.n_summaries, ids.shape[1]))[0], 31).all() and reach(rule)==(None, None)
+    assert reach(beside(KINDS['phrase'][1]))==(7, 0)
+
+def test_what_may_read_the_future_is_no_mask():
+    "Also where only one side of an | is lawful, and for what a ~ makes of one"
+    for mask in ('RR', 'causal & same_document & RR | SS', '~(causal & same_document)', 'causal & RR', 'same_document & RR'):
+        with pytest.raises(ValueError, match='may let a token read'): MeloFormer(Config(64, 1, 1, 1, mask=mask))
+
 def test_false_declarations_are_refused():
     for f,kw,words in ((lambda q,k: k.order<=q.order, dict(order=-1), 'order=-1'), (lambda q,k: k.order>q.order-9, dict(order=1), 'order=1'), (lambda q,k: k.bar==7, dict(back=6), 'back=6'),
                        (lambda q,k: q.bar-k.bar==600, dict(back=512), 'back=512'), (lambda q,k: q.bar==k.bar, dict(lawful=True), 'future'), (lambda q,k: k.bar==q.bar+2, dict(ahead=1), 'ahead=1')):
@@ -267,6 +279,8 @@ def test_a_rule_trains_and_writes(corpus_folder, tmp_path):
     rule = beside(KINDS['phrase'][1])
     flags = dict(data=str(corpus_folder), out=str(tmp_path/'run'), model_size='tiny', max_seq_len=512, num_workers=0, batch_size=1, gradient_accumulation_steps=1, sample_bars=0, device='cpu', val_windows=1)
     train(mask=rule, steps=1, **flags)
-    assert train(mask=rule.spec(), steps=2, **flags)['step']==2
+    assert cli.run('train', [f'--mask={rule.spec()}', '--steps=2', *(f'--{k}={v}' for k,v in flags.items())])==0 # typed, it is the same
+    write_config(TrainConfig('x', mask=rule), tmp_path/'c.toml') # as processes of one run are told
+    assert preset(read_config(tmp_path/'c.toml').mask).spec()==rule.spec()
     assert cli.run('generate', [str(tmp_path/'run'), '--bars', '2', '--out', str(tmp_path/'x.mid')])==0
     assert json.loads((tmp_path/'run/step_000002/model.json').read_text())['mask']==rule.spec()

@@ -92,13 +92,19 @@ def _escaping(f):
     raw = open(f.fileno(), 'wb', 0 if f.write_through else -1, closefd=False)
     return io.TextIOWrapper(raw, f.encoding, 'backslashreplace', line_buffering=f.line_buffering, write_through=f.write_through)
 
+def _leave(*_): os._exit(130)
+
 def main():
-    "The command `meloformer`"
+    "The command `meloformer`; a second Ctrl-C does not wait for threads and processes to end"
     sys.stdout = _escaping(sys.stdout)
     name,*args = sys.argv[1:] or ['--help']
     if name in ('-h','--help'): return print(usage())
     if name not in COMMANDS: sys.exit(f'meloformer: there is no command {name!r}; there are {", ".join(COMMANDS)}')
-    if status := run(name, args): sys.exit(status)
+    try:
+        status = run(name, args)
+        if status==130: signal.signal(signal.SIGINT, _leave)
+    except KeyboardInterrupt: _leave() # while the first was told
+    if status: sys.exit(status)
 
 # %% ../../nbs/apps/03_cli.ipynb #44bee8d9
 #| eval: false

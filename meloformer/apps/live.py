@@ -8,7 +8,7 @@ __all__ = ['STOP', 'Thought', 'DRUM_CHANNEL', 'MELODIC', 'LATE', 'STALE', 'LEAD'
            'conversation_prompt', 'endless', 'Thinker', 'open_output', 'open_input', 'Stage', 'live']
 
 # %% ../../nbs/apps/01_live.ipynb #e321ac06
-import gc, heapq, os, signal, threading, time
+import gc, heapq, io, os, signal, threading, time
 from collections import deque, namedtuple
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -576,12 +576,27 @@ def open_input(
 
 # %% ../../nbs/apps/01_live.ipynb #6ba14741
 def _stoppable(inbox):
-    "From now on Ctrl-C and SIGTERM go to the inbox; returns how to undo that"
+    "From now on Ctrl-C and SIGTERM go to the inbox, and a second one ends all at once; returns how to undo that"
     if threading.current_thread() is not threading.main_thread(): return lambda: None
-    old = {s: signal.signal(s, lambda *_: inbox.put(STOP)) for s in (signal.SIGINT, signal.SIGTERM)}
+    first = []
+    def stop(*_):
+        if first and time.monotonic()-first[0]>1: raise KeyboardInterrupt # it does not stop by itself
+        first.append(time.monotonic())
+        inbox.put(STOP)
+    old = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
     def undo():
         for s,f in old.items(): signal.signal(s, f)
     return undo
+
+def _must_be_writable(path, flag):
+    "`ValueError` where a file could not be written: it is said before the music, not after it"
+    part = Path(f'{path}.part')
+    try:
+        if Path(path).is_dir(): raise IsADirectoryError(21, 'is a folder')
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink()
+    except OSError as e: raise ValueError(f'{path}: cannot be written ({e.strerror}); give --{flag} another place') from e
 
 def _list_ports():
     for what,names in (('to play to', _midi(mido.get_output_names)), ('to listen to', _midi(mido.get_input_names))):
@@ -634,6 +649,8 @@ def live(
     if used := [k for k in WHOLE if getattr(request, k)!=GenerationRequest.__dataclass_fields__[k].default]:
         raise ValueError(f'--{used[0]} is for whole pieces; leave it out')
     if stage.list: return _list_ports()
+    for flag in ('out','picture'):
+        if name := getattr(stage, flag): _must_be_writable(name, flag)
     if stage.listen and request.prompt: raise ValueError('with --listen the player gives the prompt; leave --prompt out')
     ckpt = find_checkpoint(model)
     hid = HID.load(ckpt)
@@ -665,7 +682,9 @@ def _live(ckpt, hid, asked, request, stage):
     print(log.words()+('' if first else '\n(the system serves other programs as readily as this one)'))
     pieces,n = (p.talk, stage.call_bars) if listen else (p.bars, 1)
     if stage.out and pieces: concat(*pieces, bars=n, hid=hid).write(stage.out)
-    if stage.picture: log.plot().savefig(stage.picture, dpi=144)
+    if stage.picture:
+        log.plot().savefig(data := io.BytesIO(), format='png', dpi=144)
+        write_whole(stage.picture, data.getvalue())
     return log
 
 def _answering(p, thinker, hid, asked, request, stage):

@@ -317,7 +317,9 @@ def caption(
 ):
     "Say in words what each piece of a corpus is like, by measurement; stopped, the same command goes on"
     if page<1: raise ValueError(f'--page is at least 1, not {page}')
-    for split in ('train','val'):
-        if (Path(data)/f'{split}.npy').exists() or split=='train':
-            print(caption_split(data, split, (os.cpu_count() or 1) if workers<0 else workers))
+    try:
+        for split in ('train','val'):
+            if (Path(data)/f'{split}.npy').exists() or split=='train':
+                print(caption_split(data, split, (os.cpu_count() or 1) if workers<0 else workers))
+    except KeyboardInterrupt: raise KeyboardInterrupt('the same command goes on from here') from None
     print(caption_page(data, page))

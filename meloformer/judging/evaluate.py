@@ -10,13 +10,14 @@ __all__ = ['COMMON', 'TO_COMMON', 'TO_MODE', 'HAS_MODE', 'HARMONY', 'CHECKS', 'L
            'compare_sets', 'table', 'draw', 'write_all', 'evaluate']
 
 # %% ../../nbs/judging/05_evaluate.ipynb #d4735e3a
-import hashlib, json, os, sys
+import hashlib, io, json, os, sys
 from collections import Counter
 from functools import cache, partial
 from pathlib import Path
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
 import numpy as np
+from ..music.midi import printable
 from ..music.score import *
 from ..music.score import BAR, columns
 from ..music.grid import *
@@ -662,9 +663,11 @@ def _bits_of(source, data, n, seed, device):
 # %% ../../nbs/judging/05_evaluate.ipynb #12c50d87
 def _keep(r, folder):
     "Write figures and pictures; their paths"
-    (folder/'evaluation.json').write_text(json.dumps(r, indent=1)+'\n')
+    write_whole(folder/'evaluation.json', (json.dumps(r, indent=1)+'\n').encode())
     pictures = dict(evaluation=draw(r))|({'bits': draw_bits(r['bits']).figure} if 'bits' in r else {})
-    for k,fig in pictures.items(): fig.savefig(folder/f'{k}.png', dpi=120)
+    for k,fig in pictures.items():
+        fig.savefig(data := io.BytesIO(), format='png', dpi=120)
+        write_whole(folder/f'{k}.png', data.getvalue())
     return [folder/'evaluation.json', *(folder/f'{k}.png' for k in pictures)]
 
 def _keep_page(r, folder, hid, sets, seed):
@@ -675,7 +678,7 @@ def _keep_page(r, folder, hid, sets, seed):
     said = (f"{counts}; {r['bars']} bars of each; {len(heard)} to hear, chosen by seed {seed}. "
             'Free: nothing was asked. Asked: chords, players, meters and tempos of real pieces.')
     pictures = [o for o in (folder/'evaluation.png', folder/'bits.png') if 'bits' in r or o.stem!='bits']
-    (folder/'report.html').write_text(page(f"What {r['source']} writes", said, table(r), pictures, heard))
+    write_whole(folder/'report.html', page(f"What {printable(r['source'])} writes", said, table(r), pictures, heard).encode())
     return folder/'report.html'
 
 # %% ../../nbs/judging/05_evaluate.ipynb #7f2253d7

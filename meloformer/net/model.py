@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HEAD_DIM', 'SIZES', 'LATENT_WIDTH', 'BLUR', 'Config', 'config', 'rotary', 'upcast', 'rotate', 'Attention', 'Block',
            'BothWays', 'BarEncoder', 'MeloFormer', 'count_parameters', 'batch_ids', 'losses', 'randomize_weights',
-           'leaks', 'trusting']
+           'leaks', 'trusting', 'device_named']
 
 # %% ../../nbs/net/04_model.ipynb #ab570d4c
 import json, os
@@ -18,7 +18,7 @@ from fastcore.basics import patch
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as load_bytes, load_file, save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from ..tokens.vocabulary import NO_PROGRAM, check_kinds, read_json
@@ -404,6 +404,12 @@ def _admit(path, trust):
     if not code_of(mask): raise ValueError(f'{f}: is not the code that the model was trained with; use another checkpoint')
 
 # %% ../../nbs/net/04_model.ipynb #003c60f1
+def _tensors(path, device):
+    "What a file of weights holds; one whose name is no UTF-8 is none to safetensors, and is read before"
+    try: str(path).encode()
+    except UnicodeEncodeError: return {k: v.to(device) for k,v in load_bytes(path.read_bytes()).items()}
+    return load_file(path, str(device))
+
 def _fits(cfg, weights):
     "Has a model of this shape these weights? Told without making it, since a file can claim any size"
     sizes = cfg.width,cfg.layers,cfg.heads,cfg.kv_heads,cfg.vocab_size
@@ -413,6 +419,16 @@ def _fits(cfg, weights):
         with torch.device('meta'): own = MeloFormer(cfg).state_dict()
     except (ArithmeticError, AssertionError, RuntimeError, ValueError): return False
     return {k: v.shape for k,v in weights.items()}=={k: v.shape for k,v in own.items()}
+
+# %% ../../nbs/net/04_model.ipynb #39365c33
+def device_named(
+    name # Such as cpu, cuda or cuda:1, or a `torch.device`
+) -> torch.device:
+    "A device that can be computed on; `ValueError` where there is none of that name"
+    try: torch.zeros(1, device=(res := torch.device(name))).tolist()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as e:
+        raise ValueError(f'--device {name}: there is no such device here; leave it out, or give cpu') from e
+    return res
 
 # %% ../../nbs/net/04_model.ipynb #003c6100
 @patch
@@ -440,9 +456,10 @@ def load(cls:MeloFormer,
     if not (path/'model.json').is_file():
         raise ValueError(f'{path}: holds no model (no model.json); give a checkpoint folder of meloformer train')
     _admit(path, trust)
+    device = device_named(device)
     try:
         check_kinds(Config, told := read_json(path/'model.json'))
-        cfg,weights = Config(**told),load_file(path/'model.safetensors', str(device))
+        cfg,weights = Config(**told),_tensors(path/'model.safetensors', device)
     except (OSError, ValueError, TypeError, SafetensorError) as e:
         raise ValueError(f'{path}: is damaged ({e}); use another checkpoint') from e
     if cfg.vocab_size != len(HID.load(path)):

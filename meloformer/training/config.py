@@ -149,7 +149,7 @@ def read_config(
         try:
             with open(path, 'rb') as f: text = f.read((1<<20)+1)
             if len(text)>1<<20: raise ValueError('is too large for a file of settings; at most 1 MB is read')
-            check_kinds(TrainConfig, told := tomllib.loads(text.decode('utf-8-sig')))
+            check_kinds(TrainConfig, told := tomllib.loads(text.decode('utf-8-sig', 'surrogateescape')))
         except RecursionError: raise ValueError(f'--config {path}: is nested too deeply') from None
         except (OSError, ValueError) as e: raise ValueError(f'--config {path}: {getattr(e, "strerror", None) or e}') from e
     if old := sorted(told.keys()&RENAMED.keys()):
@@ -165,4 +165,5 @@ def write_config(
 ):
     "Write the fields that are set, one a line"
     def _line(k, v): return f'{k} = {json.dumps(v if isinstance(v, (bool, int, float)) else str(v), ensure_ascii=False)}\n'
-    Path(path).write_text(''.join(_line(k, v) for k,v in asdict(config).items() if v is not None))
+    text = ''.join(_line(k, v) for k,v in asdict(config).items() if v is not None)
+    Path(path).write_text(text, 'utf-8', 'surrogateescape') # names of files may be bytes of any kind

@@ -11,6 +11,7 @@ from select import select
 from threading import Thread, current_thread, main_thread
 from pathlib import Path
 from fastcore.basics import patch
+from ..music.midi import printable
 from .config import *
 
 NO_VALIDATION = ('no validation: the corpus has no pieces for it, so there are no bits a note and no best checkpoint; '
@@ -51,6 +52,20 @@ class _Tracker:
     def picture(self, step, name, path): self.to.log({name: self.to.Image(str(path))}, step=step)
     def close(self): self.to.finish()
 
+class _NoBoard:
+    "In the place of TensorBoard, which takes no path that is no UTF-8"
+    def add(self, *_): pass
+    def picture(self, *_): pass
+    def close(self): pass
+
+def _board(tracker, run, step, flags):
+    "Where curves and pictures go"
+    if tracker!='tensorboard': return _Tracker(tracker, run, flags)
+    try: return _TensorBoard(run, step, flags)
+    except UnicodeEncodeError:
+        print(f'{printable(run)}: TensorBoard takes no such name, and is left out; curve.png and log.jsonl have the curves')
+        return _NoBoard()
+
 # %% ../../nbs/training/03_log.ipynb #482b8594
 def read_rows(
     path # A `log.jsonl`, or nothing yet
@@ -83,7 +98,7 @@ class Log:
         part.write_text(''.join(json.dumps(o)+'\n' for o in self.rows))
         os.replace(part, f)
         self.file = open(f, 'a', buffering=1)
-        self.board = _TensorBoard(self.run, step, flags) if tracker=='tensorboard' else _Tracker(tracker, self.run, flags)
+        self.board = _board(tracker, self.run, step, flags)
 
 # %% ../../nbs/training/03_log.ipynb #5e6ae3a4
 @patch
