@@ -147,13 +147,15 @@ def _put(path, data, task):
 def _waiting(folder):
     "What there is to do in a folder that should still be there"
     try: return tasks(folder, time.time())
-    except OSError as e: raise ValueError(f'{folder}: cannot be read any more ({e.strerror}); once it is there again, the same command goes on') from e
+    except OSError as e:
+        raise ValueError(f'{folder}: cannot be read any more ({e.strerror}); once it is there again, the same command goes on') from e
 
 def _locked(folder):
     "An open file that says that this folder is watched; the system lets go of it when the process ends"
     path = folder/'.meloformer.lock'
     try: f = open(os.open(path, os.O_RDWR|os.O_CREAT|os.O_NOFOLLOW|os.O_NONBLOCK, 0o666), 'w') # empties no file that a link leads to
-    except OSError as e: raise ValueError(f'{path}: cannot be written ({e.strerror}); remove it, or watch a folder that can be written to') from e
+    except OSError as e:
+        raise ValueError(f'{path}: cannot be written ({e.strerror}); remove it, or watch a folder that can be written to') from e
     try: fcntl.flock(f, fcntl.LOCK_EX|fcntl.LOCK_NB)
     except OSError: raise ValueError(f'{folder} is watched by another meloformer; one is enough') from None
     return f
