@@ -26,8 +26,9 @@ local function measure_at(qn) -- counted from 0
 end
 
 -- Instruments: what a take's program change says, or else what the track is called
-local CALLED = {{'bassoon',70},{'piano',0},{'harpsi',6},{'glock',9},{'marimba',12},{'organ',16},{'accord',21},{'bass',33},{'guitar',25},{'gtr',25},
-  {'violin',40},{'viola',41},{'cello',42},{'harp',46},{'string',48},{'choir',52},{'vox',53},{'vocal',53},{'trumpet',56},{'trombone',57},{'horn',60},
+local CALLED = {{'bassoon',70},{'piano',0},{'harpsi',6},{'glock',9},{'marimba',12},{'organ',16},{'accord',21},{'bass',33},{'guitar',25},
+  {'gtr',25},{'violin',40},{'viola',41},{'cello',42},{'harp',46},{'string',48},{'choir',52},{'vox',53},{'vocal',53},
+  {'trumpet',56},{'trombone',57},{'horn',60},
   {'brass',61},{'sax',65},{'oboe',68},{'clarinet',71},{'flute',73},{'lead',80},{'pad',88}}
 
 -- General MIDI, for the names of new tracks
@@ -100,7 +101,8 @@ local function selected()
       name = name:gsub('%s+', ' '):match('^ ?(.-) ?$')
       if repeats(item, take, media) then stop('An item on track '..number..' repeats its notes. Glue it (Item: Glue items), then try again.') end
       if not of[number] then
-        of[number] = {number = number, owner = owner, items = {}, notes = {}, name = (name=='' or #name>100) and 'Track '..number or name}
+        name = (name=='' or #name>100) and 'Track '..number or name
+        of[number] = {number = number, owner = owner, items = {}, notes = {}, name = name}
         tracks[#tracks+1] = of[number]
       end
       table.insert(of[number].items, item)
@@ -125,7 +127,11 @@ local function varlen(n)
 end
 
 local function chunk(events) -- {tick, order, bytes}
-  table.sort(events, function(a, b) if a[1]~=b[1] then return a[1]<b[1] end; if a[2]~=b[2] then return a[2]<b[2] end; return a[3]<b[3] end)
+  table.sort(events, function(a, b)
+    if a[1]~=b[1] then return a[1]<b[1] end
+    if a[2]~=b[2] then return a[2]<b[2] end
+    return a[3]<b[3]
+  end)
   local out,now = {},0
   for _,e in ipairs(events) do out[#out+1] = varlen(e[1]-now)..e[3]; now = e[1] end
   local data = table.concat(out)..'\0\255\47\0'
@@ -142,7 +148,8 @@ local function midi_file(tracks, bars)
       while 2^power<b.den do power = power+1 end
       map[#map+1] = {tick(b.start), 0, '\255\88\4'..string.char(b.num, power, 24, 8)}
     end
-    num,den,whole = b.num,b.den,math.abs(b.stop-b.start-4*b.num/b.den)<NEAR -- a bar that is cut short is followed by its meter again
+    num,den = b.num,b.den
+    whole = math.abs(b.stop-b.start-4*num/den)<NEAR -- a bar that is cut short is followed by its meter again
   end
   local chunks,melodic = {chunk(map)},0
   for _,t in ipairs(tracks) do
@@ -244,11 +251,15 @@ local function read(path) local f = io.open(path, 'rb'); if not f then return ''
 local function ask(fields, data)
   local folder,query = r.GetResourcePath(),{}
   local sent,got = folder..'/meloformer-asked.mid',folder..'/meloformer-answer.mid'
-  for k,v in pairs(fields) do query[#query+1] = k..'='..tostring(v):gsub('[^%w]', function(c) return ('%%%02X'):format(c:byte()) end) end
+  for k,v in pairs(fields) do
+    query[#query+1] = k..'='..tostring(v):gsub('[^%w]', function(c) return ('%%%02X'):format(c:byte()) end)
+  end
   os.remove(got)
   if data then local f = assert(io.open(sent, 'wb')); f:write(data); f:close() end
-  local said = r.ExecProcess((r.GetOS():match('Win') and 'curl.exe' or '/usr/bin/curl')..' -sS -m 900 -X POST -o "'..got..'" -w "%{http_code}" -H "Content-Type: audio/midi" '
-    ..(data and '--data-binary "@'..sent..'" ' or '')..'"'..URL..'/v1/generate.mid?'..table.concat(query, '&')..'"', 0)
+  local said = r.ExecProcess((r.GetOS():match('Win') and 'curl.exe' or '/usr/bin/curl')
+    ..' -sS -m 900 -X POST -o "'..got..'" -w "%{http_code}" -H "Content-Type: audio/midi" '
+    ..(data and '--data-binary "@'..sent..'" ' or '')
+    ..'"'..URL..'/v1/generate.mid?'..table.concat(query, '&')..'"', 0)
   local answer = read(got)
   os.remove(sent); os.remove(got)
   local status,text = (said or ''):match('^(%d+)\r?\n?(.*)$')

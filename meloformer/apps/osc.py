@@ -30,7 +30,8 @@ from .watch import *
 ANY = object()
 TAKES = { # What stands behind each address, and of which kind
     '/hello': {}, '/reply': dict(port=int), '/track': dict(id=ANY, track=int, instrument=ANY), '/bar': dict(id=ANY, bar=int, track=int),
-    '/meter': dict(id=ANY, bar=int, meter=str), '/tempo': dict(id=ANY, bar=int, bpm=float), '/midi': dict(id=ANY, part=int, of=int, blob=bytes),
+    '/meter': dict(id=ANY, bar=int, meter=str), '/tempo': dict(id=ANY, bar=int, bpm=float),
+    '/midi': dict(id=ANY, part=int, of=int, blob=bytes),
     '/mask': dict(id=ANY, first=int, last=int), '/option': dict(id=ANY, name=str, value=ANY), '/answer': dict(id=ANY, kind=str),
     '/piece': dict(id=ANY), '/generate': dict(id=ANY), '/cancel': dict(id=ANY), '/again': dict(id=ANY), '/forget': dict(id=ANY)}
 MORE = dict.fromkeys(('/hello','/bar','/mask'), ' …') # may bring more
@@ -72,9 +73,11 @@ def message(
     if not data.startswith(b'/'): raise ValueError(f'these {len(data)} bytes are no OSC message: they do not begin with /')
     start = data.find(b'\0')//4*4+4 # texts end at multiples of four
     tags = data[start:].partition(b'\0')[0].decode('latin-1')
-    if odd := set(tags[1:])-set('ifsbhdTFN[]'): raise ValueError(f'arguments of type {min(odd)!r} are not read here; send numbers, texts and blobs')
+    if odd := set(tags[1:])-set('ifsbhdTFN[]'):
+        raise ValueError(f'arguments of type {min(odd)!r} are not read here; send numbers, texts and blobs')
     try: m = osc.OscMessage(data)
-    except (osc.ParseError, ValueError, ArithmeticError) as e: raise ValueError(f'these {len(data)} bytes are a damaged OSC message ({e})') from None
+    except (osc.ParseError, ValueError, ArithmeticError) as e:
+        raise ValueError(f'these {len(data)} bytes are a damaged OSC message ({e})') from None
     return m.address,m.params
 
 # %% ../../nbs/apps/08_osc.ipynb #bce27ef2
@@ -163,7 +166,8 @@ def checked_notes(
     pitch,velocity,onset,duration = n.T
     for wrong,value,words in (((pitch<0) | (pitch>127) | (pitch%1>0), pitch, 'pitches are whole numbers from 0 to 127'),
         ((velocity<1) | (velocity>127) | (velocity%1>0), velocity, 'velocities are whole numbers from 1 to 127'),
-        (onset<0, onset, 'onsets are counted from the bar line'), ((duration<=0) | (duration>1024), duration, 'durations lie above 0 and up to 1024 quarter notes')):
+        (onset<0, onset, 'onsets are counted from the bar line'),
+        ((duration<=0) | (duration>1024), duration, 'durations lie above 0 and up to 1024 quarter notes')):
         if wrong.any(): raise ValueError(f'/bar: {words}, not {value[wrong][0]:g}')
     return n
 
@@ -240,7 +244,8 @@ def starts(self:Sketch, n) -> np.ndarray: # Ticks, shape (n+1,)
 def score(self:Sketch) -> Score: # Or None where nothing has come
     "The piece"
     if self.of:
-        if lost := [i for i in range(1, self.of+1) if i not in self.parts]: raise ValueError(f'/midi: part {lost[0]} of {self.of} has not arrived; send it again')
+        if lost := [i for i in range(1, self.of+1) if i not in self.parts]:
+            raise ValueError(f'/midi: part {lost[0]} of {self.of} has not arrived; send it again')
         return Score.from_bytes(b''.join(self.parts[i][0] for i in range(1, self.of+1)), 'midi')
     if not self.bars: return None
     n,rows = 1+max(b for b,_ in self.bars),[]
@@ -286,10 +291,12 @@ def named(self:Sketch, tracks, prompt) -> str: # As `rewrite` has it
     "Tracks by what they play"
     numbers = range(len(prompt.tracks)) if self.of else self.players()
     plays = {n: DRUMS if t.is_drum else t.program for n,t in zip(numbers, prompt.tracks)}
-    if lost := [t for t in tracks if t not in plays]: raise ValueError(f'/mask: track {lost[0]} has no notes; there are {", ".join(map(str, plays))}')
+    if lost := [t for t in tracks if t not in plays]:
+        raise ValueError(f'/mask: track {lost[0]} has no notes; there are {", ".join(map(str, plays))}')
     asked = dict.fromkeys(plays[t] for t in tracks)
     if twin := [n for n,p in plays.items() if p in asked and n not in tracks]:
-        raise ValueError(f'/mask: track {twin[0]} plays the same instrument as one of those that are to be written; name it too, or give it another')
+        words = 'plays the same instrument as one of those that are to be written; name it too, or give it another'
+        raise ValueError(f'/mask: track {twin[0]} {words}')
     return ', '.join('drums' if p==DRUMS else str(p) for p in asked)
 
 # %% ../../nbs/apps/08_osc.ipynb #1498c6e5
@@ -327,7 +334,8 @@ def bar_messages(
         for i,t in enumerate(numbers):
             n = score.notes[(where==b) & (score.notes['track']==i)]
             onset,duration = (n['onset']-int(rows[b]['onset']))/score.tpq,n['duration']/score.tpq
-            yield '/bar',b+1,t,*(o for row in zip(n['pitch'].tolist(), n['velocity'].tolist(), onset.tolist(), duration.tolist()) for o in row)
+            each = zip(n['pitch'].tolist(), n['velocity'].tolist(), onset.tolist(), duration.tolist())
+            yield '/bar',b+1,t,*(o for row in each for o in row)
 
 CHUNK = 8000 # bytes of a blob; some systems send no packets beyond 9,216
 
@@ -349,7 +357,9 @@ def answer_messages(
     midi,res = (sketch.kind or ('midi' if sketch.of else 'bars'))=='midi',[]
     for take,score in enumerate(job.scores, 1):
         numbers = numbers_of(sketch, score)
-        for t,o in zip(numbers, score.tracks): res.append(made('/track', id, take, t, o.program, int(o.is_drum), o.name or instrument_name(o.program, o.is_drum)))
+        for t,o in zip(numbers, score.tracks):
+            name = o.name or instrument_name(o.program, o.is_drum)
+            res.append(made('/track', id, take, t, o.program, int(o.is_drum), name))
         each = (('/midi', *o) for o in chunks(score.to_bytes())) if midi else bar_messages(score, bars, total, numbers)
         res += [made(address, id, take, *more) for address,*more in each]
     return res
@@ -470,7 +480,9 @@ def told(self:OscServer, sender, id, piece, job, kind, place=0, take=0, bar=0, o
         elif kind=='failed':
             words = str(job.error) if isinstance(job.error, ValueError) else 'the model failed; the server has the details'
             self.send(sender, made('/error', ' '.join(words.split())[:1000], id))
-        else: self.send(sender, made(*dict(waiting=('/waiting', id, place), writing=('/writing', id), bar=('/progress', id, take+1, bar+1, of), cancelled=('/cancelled', id))[kind]))
+        else:
+            how = dict(waiting=['/waiting', id, place], writing=['/writing', id], bar=['/progress', id, take+1, bar+1, of])
+            self.send(sender, made(*how.get(kind, ['/'+kind, id]))) # the last is /cancelled
     except Exception: # must not end the thread that writes
         traceback.print_exc(file=sys.stderr)
         self.send(sender, made('/error', 'the server failed; it has the details', id))

@@ -31,7 +31,7 @@ def fitting(
     "The same value, if it is of the kind that the field has"
     if name not in FIELDS: raise ValueError(f'there is no field {name!r}; there are {", ".join(FIELDS)}')
     kind = FIELDS[name].type
-    fits = isinstance(value, (str,int,float)) if kind is str else isinstance(value, (int,float)) if kind is float else isinstance(value, kind)
+    fits = isinstance(value, {str: (str,int,float), float: (int,float)}.get(kind, kind))
     if not fits or isinstance(value, bool)!=(kind is bool):
         what = dict(int='a whole number', float='a number', bool='true or false', str='a text')[kind.__name__]
         raise ValueError(f'--{name} is {what}, not {value!r}')
