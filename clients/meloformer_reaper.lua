@@ -99,7 +99,9 @@ local function selected()
       local number = round(r.GetMediaTrackInfo_Value(owner, 'IP_TRACKNUMBER'))
       local _,name = r.GetSetMediaTrackInfo_String(owner, 'P_NAME', '', false)
       name = name:gsub('%s+', ' '):match('^ ?(.-) ?$')
-      if repeats(item, take, media) then stop('An item on track '..number..' repeats its notes. Glue it (Item: Glue items), then try again.') end
+      if repeats(item, take, media) then
+        stop('An item on track '..number..' repeats its notes. Glue it (Item: Glue items), then try again.')
+      end
       if not of[number] then
         name = (name=='' or #name>100) and 'Track '..number or name
         of[number] = {number = number, owner = owner, items = {}, notes = {}, name = name}
@@ -142,7 +144,10 @@ local function midi_file(tracks, bars)
   local tick = function(qn) return math.max(0, round((qn-bars[1].start)*TPQ)) end
   local map,bpm,num,den,whole = {},nil,nil,nil,true
   for _,b in ipairs(bars) do
-    if not bpm or math.abs(b.bpm-bpm)>NEAR then map[#map+1] = {tick(b.start), 0, '\255\81\3'..string.pack('>I3', round(6e7/b.bpm))}; bpm = b.bpm end
+    if not bpm or math.abs(b.bpm-bpm)>NEAR then
+      map[#map+1] = {tick(b.start), 0, '\255\81\3'..string.pack('>I3', round(6e7/b.bpm))}
+      bpm = b.bpm
+    end
     if b.num~=num or b.den~=den or not whole then
       local power = 0
       while 2^power<b.den do power = power+1 end
@@ -155,7 +160,8 @@ local function midi_file(tracks, bars)
   for _,t in ipairs(tracks) do
     local channel,port = 9,0
     if not t.drums then channel,port = melodic%15,melodic//15; if channel>8 then channel = channel+1 end; melodic = melodic+1 end
-    local e = {{0, 0, '\255\3'..varlen(#t.name)..t.name}, {0, 1, '\255\33\1'..string.char(port)}, {0, 2, string.char(0xC0+channel, t.program or 0)}}
+    local sound = string.char(0xC0+channel, t.program or 0)
+    local e = {{0, 0, '\255\3'..varlen(#t.name)..t.name}, {0, 1, '\255\33\1'..string.char(port)}, {0, 2, sound}}
     for _,o in ipairs(t.notes) do
       local on = tick(o.on)
       e[#e+1] = {on, 4, string.char(0x90+channel, o.pitch, o.velocity)}
@@ -238,7 +244,9 @@ local function settle(fields, tracks, bars, first, last, music) -- bars counted 
   end
   if fields.fill or fields.bars then stop('The time range says which bars: leave fill and bars out, or remove the range.') end
   if last<=music then fields.fill = first..'-'..last; return first,last end
-  if fields.add or fields.rewrite or fields.harmonize then stop('The time range goes beyond the music; add, rewrite and harmonize need notes in all of it.') end
+  if fields.add or fields.rewrite or fields.harmonize then
+    stop('The time range goes beyond the music; add, rewrite and harmonize need notes in all of it.')
+  end
   if first==1 then stop('The time range begins with the music and goes beyond it; let it begin later, or end before.') end
   if first<=music then fields.prompt_bars = first-1 else first = music+1 end
   fields.bars = last
