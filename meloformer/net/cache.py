@@ -116,6 +116,12 @@ def keep(self:Cache, b, kv, ids):
     for i in (~summary, summary): self.kept[b].append(CacheSegment(kv[:, :, :, :, i], ids[:, i], bar, i is summary))
 
 @patch
+def open_bar(self:Cache, b):
+    "Keys and values of the bar that is being written, shape (L, P, 2, K, n, HEAD), and its ids, shape (8, n)"
+    i = slice(self.first[b], self.used[b])
+    return torch.stack([kv[:, :, b, :, i] for kv in self.kv]),self.ids[:, b, i]
+
+@patch
 def forget(self:Cache, b, *bars):
     "Drop what no bar of these ranges reads, each `(first, last)`; where the last is None, it is not known"
     if not self.kept[b]: return
@@ -132,8 +138,7 @@ def close_bar(self:Cache,
     last: int = None # Number of the last bar to be written, if it is known
 ):
     "The open bar of a piece has its summary: keep it, and make ready for the next"
-    i = slice(self.first[b], self.used[b])
-    self.keep(b, torch.stack([kv[:, :, b, :, i] for kv in self.kv]), self.ids[:, b, i])
+    self.keep(b, *self.open_bar(b))
     self.forget(b, (then, last))
     self.gather(b, then)
 
@@ -179,6 +184,11 @@ def embed_one(self:MeloFormer, cache, tokens_B, rows_BF):
     return torch.where(summary, mean, x)
 
 @patch
+def read(self:MeloFormer, cache, width, tokens_B, rows_BF):
+    "Logits of the token after each, shape (B, V); all that writing asks of a network, with `prefill`"
+    return self.logits(self.advance(cache, self.embed_one(cache, tokens_B, rows_BF), rows_BF, width))[:, 0]
+
+@patch
 @torch.no_grad()
 def step(self:MeloFormer,
     cache: Cache,
@@ -187,7 +197,7 @@ def step(self:MeloFormer,
 ) -> Tensor: # Logits of the token after each, shape (B, V)
     "Read one more token of each piece, or write the summary of a bar that has ended; then `cache.turn`"
     cache.make_room()
-    return self.logits(self.advance(cache, self.embed_one(cache, tokens_B, rows_BF), rows_BF, max(cache.used)))[:, 0]
+    return self.read(cache, max(cache.used), tokens_B, rows_BF)
 
 @patch
 def make_room(self:Cache):
@@ -231,7 +241,7 @@ def prefill(self:MeloFormer,
     cache.gather(b, bar)
     open_ = ((slot==open_) & (ids.kind[0]!=SUMMARY)).nonzero()[:, 0]
     plain = self.tokens_in(tokens_1T, ids.program[:, ids.n_slots:])[0, open_-ids.n_slots]
-    self._open(cache, b, kv[:, :, :, :, open_], row[:, open_], plain)
+    cache.lay(b, kv[:, :, :, :, open_], row[:, open_], plain.sum(0), len(plain))
     return self.logits(x[:, -1:])[0, 0]
 
 # %% ../../nbs/net/05_cache.ipynb #4247a1d4
@@ -242,10 +252,10 @@ def _kept(self:MeloFormer, n):
     return self.summary.new_zeros(c.layers, 1+c.two_pass, 2, c.kv_heads, n, HEAD_DIM)
 
 @patch
-def _open(self:MeloFormer, cache, b, kv, ids, x_nD):
-    "Lay the tokens of a bar that is not finished at the end"
-    at = slice(cache.first[b], cache.first[b]+len(x_nD))
-    cache.room(at.stop+cache.block)
-    for to,o in zip(cache.kv, kv): to[:, :, b, :, at] = o
-    cache.ids[:, b, at] = ids
-    cache.used[b],cache.at[b],cache.total[b],cache.count[b] = at.stop,at.stop,x_nD.sum(0),len(x_nD)
+def lay(self:Cache, b, kv, ids, total_D, count):
+    "Lay the tokens of a bar that is not finished at the end; `total_D` is the sum of their embeddings"
+    at = slice(self.first[b], self.first[b]+ids.shape[1])
+    self.room(at.stop+self.block)
+    for to,o in zip(self.kv, kv): to[:, :, b, :, at] = o
+    self.ids[:, b, at] = ids
+    self.used[b],self.at[b],self.total[b],self.count[b] = at.stop,at.stop,total_D,count

@@ -55,7 +55,7 @@ def one_thread():
 @torch.no_grad()
 def decode_step(model, cache, width, tokens, rows, *choice):
     "Read one position of each piece, and choose the tokens after it"
-    return sample(model.logits(model.advance(cache, model.embed_one(cache, tokens, rows), rows, width))[:, 0], *choice)
+    return sample(model.read(cache, width, tokens, rows), *choice)
 
 @lru_cache(None)
 def compiled_step():
