@@ -16,7 +16,7 @@ COMMANDS = dict( # and the modules where they live
     prepare='data.corpus', check='data.corpus', caption='data.captions',
     profile='budget.profile', plan='budget.plan', train='training.train', monitor='training.monitor',
     generate='writing.request', text='writing.request',
-    live='apps.live', studio='apps.studio', serve='apps.serve', watch='apps.watch', evaluate='judging.evaluate')
+    live='apps.live', studio='apps.studio', serve='apps.serve', watch='apps.watch', transcribe='apps.transcribe', evaluate='judging.evaluate')
 
 def command(name):
     "The function of a command; only its module is imported, and Ctrl-C waits until it is (PyTorch would abort)"
