@@ -1,5 +1,5 @@
 "From sound to MIDI: whatever the rate and the channels, in bounded memory; what is no music is refused in a sentence"
-import hashlib, tracemalloc
+import hashlib, re, tracemalloc
 from importlib.resources import files
 import numpy as np, pytest
 soundfile = pytest.importorskip('soundfile')
@@ -90,16 +90,14 @@ def test_bad_files(tmp_path, capsys):
         assert run('transcribe', [str(f), '--out', str(tmp_path/'x.mid')])==1
         err = capsys.readouterr().err
         assert err.count('\n')==1 and f.name in err
-        if f.stem in words:
-            import re
-            assert re.search(words[f.stem], err), err
+        if f.stem in words: assert re.search(words[f.stem], err), err
     assert sorted(tmp_path.iterdir())==before
 
 def test_bad_flags(wav, tmp_path, capsys):
     "Said before anything is heard"
     from meloformer.apps.cli import run
     (tmp_path/'taps').write_text('1\n.5\n2\n3\n')
-    for args,words in ((['--tempo', '2'], '--tempo'), (['--meter', '3/8'], 'whole quarter'), (['--beats', tmp_path/'taps'], 'no list of beats'), (['--instrument', 'zz'], 'General MIDI'),
+    for args,words in ((['--tempo', '2'], '--tempo'), (['--meter', '3/8'], 'whole quarter'), (['--beats', tmp_path/'taps'], 'no list of beats'), (['--instrument', 'zither9'], 'General MIDI'),
         (['--out', 'a.xyz'], 'cannot be written'), (['--picture', 'a.jpg'], '.png'), (['--beats', tmp_path/'gone'], 'gone'), (['--first_beat', '900'], '--first_beat')):
         assert run('transcribe', [str(wav), *map(str, args)])==1
         err = capsys.readouterr().err
