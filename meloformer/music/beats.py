@@ -124,7 +124,12 @@ class Reading(NamedTuple):
         "Cells of a beat"
         return self.cells*3//2 if self.compound else self.cells
 
-def bpm_of(beats, cells): return 60*FPS*CELLS/(np.median(np.diff(beats))*cells)
+def bpm_of(
+    beats: np.ndarray, # Of the pulse, in frames
+    cells: int # Of a quarter note
+) -> float:
+    "Quarter notes a minute"
+    return 60*FPS*CELLS/(np.median(np.diff(beats))*cells)
 
 def readings(
     beats: np.ndarray, # Of the pulse, in frames
