@@ -124,11 +124,8 @@ class Reading(NamedTuple):
         "Cells of a beat"
         return self.cells*3//2 if self.compound else self.cells
 
-def bpm_of(
-    beats: np.ndarray, # Of the pulse, in frames
-    cells: int # Of a quarter note
-) -> float:
-    "Quarter notes a minute"
+def bpm_of(beats, cells):
+    "Quarter notes a minute: `beats` of the pulse in frames, `cells` of a quarter note"
     return 60*FPS*CELLS/(np.median(np.diff(beats))*cells)
 
 def readings(
