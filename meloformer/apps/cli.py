@@ -17,7 +17,7 @@ COMMANDS = dict( # and the modules where they live
     profile='budget.profile', plan='budget.plan', train='training.train', monitor='training.monitor',
     generate='writing.request', text='writing.request',
     live='apps.live', studio='apps.studio', serve='apps.serve', osc='apps.osc', watch='apps.watch',
-    export='apps.onnx', evaluate='judging.evaluate')
+    transcribe='apps.transcribe', export='apps.onnx', evaluate='judging.evaluate')
 
 def command(name):
     "The function of a command; only its module is imported, and Ctrl-C waits until it is (PyTorch would abort)"

@@ -1,0 +1,135 @@
+"From sound to MIDI: whatever the rate and the channels, in bounded memory; what is no music is refused in a sentence"
+import hashlib, re, tracemalloc
+from importlib.resources import files
+import numpy as np, pytest
+soundfile = pytest.importorskip('soundfile')
+pytest.importorskip('onnxruntime')
+pytest.importorskip('scipy')
+from commands import command
+from meloformer.apps import transcribe as tr
+from meloformer.music.score import Score
+
+RATE,BPM = 22050,110
+
+def pluck(pitch, seconds, rate):
+    "A string: harmonics that fade, high ones first"
+    t,f = np.arange(int(seconds*rate))/rate,440*2**((pitch-69)/12)
+    k = np.arange(1, max(2, min(10, int(rate/2/f))))[:, None]
+    return (np.exp(-t*(1.5+.8*k))*np.sin(2*np.pi*k*f*t)/k**1.3).sum(0)*np.minimum(1, t*200)
+
+def song(bars=6, seed=0):
+    "Notes of a song: second, length, pitch, loudness"
+    rng,q,rows = np.random.default_rng(seed),60/BPM,[]
+    for b in range(bars):
+        root = (45, 41, 48, 43)[b%4]
+        rows += [((4*b+k)*q+.4, 2*q, root, .9) for k in (0, 2)]+[(4*b*q+.4, 4*q, root+12+p, .5) for p in (3 if root==45 else 4, 7)]
+        rows += [((4*b+k)*q+.4, q/2, root+24+int(rng.choice([0, 2, 7, 12])), .8) for k in np.arange(0, 4, .5) if k==0 or rng.random()<.8]
+    return rows
+
+def played(rows, rate=RATE):
+    "Samples of notes"
+    x = np.zeros(int((max(a+d for a,d,*_ in rows)+1)*rate))
+    for a,d,p,v in rows:
+        i = int(a*rate)
+        y = pluck(p, d, rate)
+        x[i:i+len(y)] += .2*v*y
+    return x/np.abs(x).max()*.9
+
+def f_of(found, rows):
+    "F of (second, pitch), 50 milliseconds apart at most"
+    left,hits = [(a, p) for a,_,p,_ in rows],0
+    for a,p in found:
+        if near := [o for o in left if o[1]==p and abs(o[0]-a)<=.05]:
+            left.remove(near[0])
+            hits += 1
+    return 2*hits/(len(found)+len(rows))
+
+@pytest.fixture(scope='module')
+def wav(tmp_path_factory):
+    f = tmp_path_factory.mktemp('sound')/'song.wav'
+    soundfile.write(f, played(song()), RATE)
+    return f
+
+def test_command(wav, tmp_path):
+    "Notes, tempo, meter and bars of a song; a picture; nothing else is left"
+    res = command('transcribe', wav, '--out', tmp_path/'a.mid', '--picture', tmp_path/'a.png', '--as-played')
+    assert res.returncode==0, res.stderr
+    s = Score.read(tmp_path/'a.mid')
+    first = s.seconds(s.notes['onset']).min()
+    assert f_of([(a-first+.4, int(p)) for a,p in zip(s.seconds(s.notes['onset']), s.notes['pitch'])], song())>.8
+    assert abs(np.median(s.tempos['bpm'])/BPM-1)<.03 and (s.meters['numerator'][-1], s.meters['denominator'][-1])==(4, 4)
+    assert sorted(o.name for o in tmp_path.iterdir())==['a.mid','a.png'] and '4/4' in res.stdout
+
+@pytest.mark.parametrize('rate,channels,kind', [(8000, 1, 'wav'), (11025, 2, 'flac'), (96000, 6, 'wav'), (44100, 2, 'ogg')])
+def test_rates_and_channels(tmp_path, rate, channels, kind):
+    "The same notes are heard at any rate, on any number of channels"
+    rows = song(2)
+    f = tmp_path/f'a.{kind}'
+    soundfile.write(f, np.repeat(played(rows, rate)[:, None], channels, 1), rate)
+    n = tr.notes_in(tr.listen(f))
+    assert f_of(list(zip(n['onset'], n['pitch'].astype(int))), rows)>(.6 if rate<11025 else .75)
+
+def bad_files(tmp):
+    rng = np.random.default_rng(0)
+    (tmp/'text.mp3').write_text('<html>'*100)
+    (tmp/'empty.wav').write_bytes(b'')
+    soundfile.write(tmp/'none.wav', np.zeros(0), RATE)
+    soundfile.write(tmp/'silent.wav', np.zeros(4*RATE), RATE)
+    soundfile.write(tmp/'noise.wav', .1*rng.normal(size=4*RATE), RATE)
+    soundfile.write(tmp/'slow.wav', rng.normal(size=4000), 4000)
+    soundfile.write(tmp/'short.wav', played(song(1))[:RATE], RATE)
+    (tmp/'cut.flac').write_bytes(b'fLaC'+bytes(100))
+    return dict(text='is no sound', empty='is no sound', none='holds no sound', silent='is silent', noise='too few for music', slow='4,000|4000 samples', short='too (few|short)', cut='is no sound')
+
+def test_bad_files(tmp_path, capsys):
+    "One sentence each, and nothing is written"
+    from meloformer.apps.cli import run
+    words = bad_files(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    for f in [*before, tmp_path/'gone.wav', tmp_path]:
+        assert run('transcribe', [str(f), '--out', str(tmp_path/'x.mid')])==1
+        err = capsys.readouterr().err
+        assert err.count('\n')==1 and f.name in err
+        if f.stem in words: assert re.search(words[f.stem], err), err
+    assert sorted(tmp_path.iterdir())==before
+
+def test_bad_flags(wav, tmp_path, capsys):
+    "Said before anything is heard"
+    from meloformer.apps.cli import run
+    (tmp_path/'taps').write_text('1\n.5\n2\n3\n')
+    for args,words in ((['--tempo', '2'], '--tempo'), (['--meter', '3/8'], 'whole quarter'), (['--beats', tmp_path/'taps'], 'no list of beats'), (['--instrument', 'zither9'], 'General MIDI'),
+        (['--out', 'a.xyz'], 'cannot be written'), (['--picture', 'a.jpg'], '.png'), (['--beats', tmp_path/'gone'], 'gone'), (['--first_beat', '900'], '--first_beat')):
+        assert run('transcribe', [str(wav), *map(str, args)])==1
+        err = capsys.readouterr().err
+        assert err.count('\n')==1 and words in err
+    assert not wav.with_suffix('.mid').exists()
+
+def test_without_extra(wav, monkeypatch, capsys):
+    from meloformer.apps.cli import run
+    monkeypatch.setattr(tr, 'find_spec', lambda name: None if name=='onnxruntime' else True)
+    assert run('transcribe', [str(wav)])==1
+    assert "pip install 'meloformer[audio]'" in capsys.readouterr().err
+
+class Deaf:
+    "A network that hears nothing, at once"
+    def __call__(self, x): return np.zeros((len(x), tr.FRAMES, 88, 2), np.float32)
+
+def test_memory_is_bounded(tmp_path, monkeypatch):
+    "Six minutes more take no more than what was heard in them"
+    monkeypatch.setattr(tr, 'Ears', Deaf)
+    most = []
+    for minutes in (1, 7):
+        f = tmp_path/f'{minutes}.wav'
+        soundfile.write(f, np.full(minutes*60*8000, .1), 8000)
+        tracemalloc.start()
+        p = tr.listen(f)
+        most.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert abs(p.seconds-60*minutes)<2
+    assert most[1]-most[0]<3*6*60*tr.FPS*182 # a byte for each key twice, and the flux
+
+def test_shipped():
+    "The network comes with the package as it was published, and its licence with it"
+    a = files('meloformer')/'assets'
+    assert hashlib.sha256((a/tr.MODEL).read_bytes()).hexdigest()=='2c3c1d144bfa61ad236e92e169c13535c880469a12a047d4e73451f2c059a0ec'
+    assert 'Apache License' in (a/'basic-pitch.LICENSE').read_text() and 'Spotify' in (a/'basic-pitch.NOTICE').read_text()
