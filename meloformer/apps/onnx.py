@@ -87,7 +87,8 @@ def step_inputs(
     zeros = lambda *shape, **kw: torch.zeros(shape, device='cpu', **kw)
     kv = lambda: [zeros(1+cfg.two_pass, pieces, cfg.kv_heads, entries, HEAD_DIM) for _ in range(cfg.layers)]
     whole = dict(dtype=torch.int32)
-    return zeros(pieces, **whole),zeros(pieces, len(FIELDS), **whole),zeros(len(FIELDS), pieces, entries, **whole)-1,zeros(pieces, cfg.width),zeros(pieces, 1),kv(),kv()
+    ids,kept = zeros(pieces, len(FIELDS), **whole),zeros(len(FIELDS), pieces, entries, **whole)-1
+    return zeros(pieces, **whole),ids,kept,zeros(pieces, cfg.width),zeros(pieces, 1),kv(),kv()
 
 # %% ../../nbs/apps/09_onnx.ipynb #bd949fd6
 INPUTS,OUTPUTS = ('token','row','ids','total','count'),('logits','next_total','next_count','key','value')
@@ -176,10 +177,12 @@ def step_card(
     kv,new = [1+c.two_pass, 'pieces', c.kv_heads, 'entries', HEAD_DIM],[c.layers, 1+c.two_pass, 'pieces', c.kv_heads, HEAD_DIM]
     shapes = dict(token=['pieces'], row=['pieces', F], ids=[F, 'pieces', 'entries'], total=['pieces', c.width], count=['pieces', 1])
     after = dict(logits=['pieces', c.vocab_size], next_total=shapes['total'], next_count=shapes['count'], key=new, value=new)
-    return dict(rule=c.mask, describe=model.rule.describe(), layers=c.layers, inputs=shapes | {o: kv for o in cache_names(c.layers)}, outputs=after,
+    return dict(rule=c.mask, describe=model.rule.describe(), layers=c.layers,
+        inputs=shapes | {o: kv for o in cache_names(c.layers)}, outputs=after,
         int32=['token','row','ids'], fields=FIELDS, summary=OF_SUMMARY, no_program=NO_PROGRAM,
         read=dict(tokens=distances_read(model.rule, False), summaries=distances_read(model.rule, True)),
-        positions_per_beat=hid.positions_per_beat, kinds=KINDS, kind=hid.kind.tolist(), value=hid.value.tolist(), first=hid.base, grammar=grammar_runs(hid))
+        positions_per_beat=hid.positions_per_beat, kinds=KINDS,
+        kind=hid.kind.tolist(), value=hid.value.tolist(), first=hid.base, grammar=grammar_runs(hid))
 
 # %% ../../nbs/apps/09_onnx.ipynb #290094da
 def _session(path, threads):
@@ -190,7 +193,8 @@ def _session(path, threads):
     o = ort.SessionOptions()
     o.intra_op_num_threads,o.log_severity_level = threads,3
     try: return ort.InferenceSession(str(path), o, ['CPUExecutionProvider'])
-    except Exception as e: raise ValueError(f'{path}: is damaged ({str(e).splitlines()[0][:200]}); write it anew with meloformer export') from e
+    except Exception as e:
+        raise ValueError(f'{path}: is damaged ({str(e).splitlines()[0][:200]}); write it anew with meloformer export') from e
 
 class OnnxModel:
     "An exported model: it writes what `MeloFormer` writes"
@@ -204,14 +208,16 @@ class OnnxModel:
         self.rule,self.summary = preset(self.cfg.mask),torch.zeros(self.cfg.width, device='cpu')
         self.names = [*INPUTS, *cache_names(self.cfg.layers)]
 
-    generate,generate_many,continue_,infill,accompany = (getattr(MeloFormer, o) for o in ('generate','generate_many','continue_','infill','accompany'))
+    generate,generate_many,continue_ = MeloFormer.generate,MeloFormer.generate_many,MeloFormer.continue_
+    infill,accompany = MeloFormer.infill,MeloFormer.accompany
     step = MeloFormer.step
     def parameters(self):
         "Those that PyTorch computes with: none"
         return iter(())
     def under(self, mask):
         "`ValueError`: the mask is settled when a model is exported"
-        raise ValueError(f'{self.origin}: the mask of an exported model is settled; leave --summary_bars out, or write with the model itself')
+        raise ValueError(f'{self.origin}: the mask of an exported model is settled; '
+                         'leave --summary_bars out, or write with the model itself')
 
 # %% ../../nbs/apps/09_onnx.ipynb #654c56e2
 @patch
@@ -280,7 +286,8 @@ def write_export(
     "Write a model as ONNX, with what a caller needs beside it, whole or not at all"
     try: import onnx, onnxscript
     except ImportError as e: raise ValueError(f"an export needs more packages ({e}); pip install 'meloformer[onnx]'") from e
-    if is_code(model.rule.spec()): raise ValueError('its mask is code of a file, which does not travel; export a model whose mask is made of named pieces')
+    if is_code(model.rule.spec()):
+        raise ValueError('its mask is code of a file, which does not travel; export a model whose mask is made of named pieces')
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as tmp:

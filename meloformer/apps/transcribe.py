@@ -48,7 +48,8 @@ def samples(
             if seconds>LONGEST: raise ValueError(f'{path}: lasts {seconds/3600:.1f} hours; at most {LONGEST//3600} are read, so cut it')
             yield np.array([rate], np.float32)
             for x in f.blocks(1<<16, dtype='float32', always_2d=True): yield np.nan_to_num(x).mean(1)
-    except soundfile.LibsndfileError as e: raise ValueError(f'{path}: is no sound that can be read, such as wav, flac, ogg or mp3 ({e.error_string})') from e
+    except soundfile.LibsndfileError as e:
+        raise ValueError(f'{path}: is no sound that can be read, such as wav, flac, ogg or mp3 ({e.error_string})') from e
 
 # %% ../../nbs/apps/10_transcribe.ipynb #0e47673e
 def resampled(
@@ -165,8 +166,10 @@ def spans(
     return np.stack([a, b], 1)[b-a>=least]
 
 # %% ../../nbs/apps/10_transcribe.ipynb #d45f08dd
-JUDGED = 'struck sounds mean long before struck12 sounds12 struck19 sounds19 struck24 sounds24 pitch pitch2 many_struck many_sound both'.split()
-COUNTS = np.array([2.18, -1.01, 1.33, .15, -5.79, -.4, -1.62, .71, -.34, .47, .36, .07, -.22, .31, -.78, 8.47, -1.43]) # One for each of `JUDGED`, and the last for all
+JUDGED = ('struck sounds mean long before struck12 sounds12 struck19 sounds19 struck24 sounds24 '
+          'pitch pitch2 many_struck many_sound both').split()
+# One for each of `JUDGED`, and the last for all
+COUNTS = np.array([2.18, -1.01, 1.33, .15, -5.79, -.4, -1.62, .71, -.34, .47, .36, .07, -.22, .31, -.78, 8.47, -1.43])
 SURE = .4 # The least probability of a note
 
 def judged(
@@ -214,7 +217,8 @@ def notes_in(
     x = judged(p, key, span)
     good = x@COUNTS[:-1]+COUNTS[-1]>np.log(SURE/(1-SURE))
     (a,b),loud = span[good].T/FPS,x[good, 2]
-    n = columns(HEARD, onset=np.maximum(a-LATE, 0), end=np.maximum(b-LATE, .02), pitch=key[good]+21, velocity=np.clip(127*loud, 1, 127))[:good.sum()]
+    n = columns(HEARD, onset=np.maximum(a-LATE, 0), end=np.maximum(b-LATE, .02),
+                pitch=key[good]+21, velocity=np.clip(127*loud, 1, 127))[:good.sum()]
     return n[np.lexsort((n['pitch'], n['onset']))]
 
 # %% ../../nbs/apps/10_transcribe.ipynb #b4b753de
@@ -249,7 +253,8 @@ class Transcription:
             from matplotlib.figure import Figure
             ax = Figure(figsize=(10, 4), layout='constrained').subplots()
         n,b,m = self.notes,self.beats,int(seconds*FPS)
-        ax.imshow(self.heard.sounds[:m].T, origin='lower', aspect='auto', extent=(0, min(m, len(self.heard.sounds))/FPS, 20.5, 108.5), cmap='Greys', vmax=400)
+        where = 0,min(m, len(self.heard.sounds))/FPS,20.5,108.5
+        ax.imshow(self.heard.sounds[:m].T, origin='lower', aspect='auto', extent=where, cmap='Greys', vmax=400)
         ax.hlines(n['pitch'], n['onset'], n['end'], color='C0', lw=2)
         lo,hi = int(n['pitch'].min())-6,int(n['pitch'].max())+4
         ax.vlines(b.at, lo, lo+3, color='C1', lw=.8); ax.vlines(b.bars, lo, hi, color='C1', lw=.8)
@@ -299,7 +304,8 @@ def transcribe(
     score = t.played if as_played else t.score
     score.write(out)
     print(f'{out}: {len(score.notes)} notes in {len(score.bars())} bars; {t.beats}')
-    if doubts := [k for k,v in t.beats.sure.items() if v<.6]: print(f"Not sure: type {', '.join(f'--{o}' for o in doubts)}, or tap the beats into a file for --beats")
+    if doubts := [k for k,v in t.beats.sure.items() if v<.6]:
+        print(f"Not sure: type {', '.join(f'--{o}' for o in doubts)}, or tap the beats into a file for --beats")
     if t.remark: print(f'As a piece to learn from, `prepare` would leave it out: {t.remark}')
     if picture:
         f = io.BytesIO()

@@ -239,7 +239,8 @@ class Beats:
     at: np.ndarray     # Seconds, ascending, from before the first note to after the last
     number: np.ndarray # Which of its bar each is, from 1
     meter: str
-    sure: dict = field(default_factory=dict) # How likely `tempo`, `meter` and `first_beat` are right, 0 to 1, by the evidence; what was typed is left out
+    # How likely `tempo`, `meter` and `first_beat` are right, 0 to 1, by the evidence; what was typed is left out
+    sure: dict = field(default_factory=dict)
 
     @property
     def tempo(self):
@@ -252,7 +253,8 @@ class Beats:
     def __str__(self):
         def how(k): return f' ({self.sure[k]:.0%} sure)' if k in self.sure else ''
         first = max(0., float(self.bars[0])) if len(self.bars) else 0.
-        return f"{self.tempo:.0f} quarter notes a minute{how('tempo')}, {self.meter}{how('meter')}, a bar begins at {first:.2f} s{how('first_beat')}"
+        return (f"{self.tempo:.0f} quarter notes a minute{how('tempo')}, {self.meter}{how('meter')}, "
+                f"a bar begins at {first:.2f} s{how('first_beat')}")
 
 def quarters_of(
     beats: np.ndarray, # Of the pulse, in frames
@@ -285,7 +287,8 @@ def read_taps(
     except (ValueError, UnicodeError) as e: raise ValueError(f'{path}: is no list of beats, with a second in each line ({e})') from e
     if b.shape[1:]==(2,): return read_beats(path)
     if b.shape[1:]!=(1,) or len(b)<4 or not np.isfinite(b).all() or (np.diff(b[:, 0])<.05).any():
-        raise ValueError(f'{path}: is no list of beats; it needs four lines at least, and in each a second, at least 0.05 after the one before')
+        raise ValueError(f'{path}: is no list of beats; it needs four lines at least, '
+                         'and in each a second, at least 0.05 after the one before')
     return b
 
 def gaps_for(
@@ -330,13 +333,16 @@ def find_beats(
     "The likeliest beats"
     if flux is None: flux = flux_of(notes, int(FPS*notes['end'].max())+1)
     meters = [check_meter(meter)] if meter else METERS
-    if first_beat is not None and not 0<=first_beat<=notes['end'].max(): raise ValueError(f"--first_beat {first_beat:g}: the music lasts from 0 to {notes['end'].max():.1f} seconds")
+    if first_beat is not None and not 0<=first_beat<=notes['end'].max():
+        raise ValueError(f"--first_beat {first_beat:g}: the music lasts from 0 to {notes['end'].max():.1f} seconds")
     if taps is not None: beats = FPS*taps[:, 0]
     else: beats = steadied(pulse(salience(notes, flux), GAPS if tempo is None else gaps_for(tempo)))
     if len(beats)<4: raise ValueError('it is too short for beats to be found: four beats are the least')
     if taps is not None and taps.shape[1]==2: return _numbered(taps)
     rs = readings(beats, meters, *((.9*tempo, 1.1*tempo) if tempo and taps is None else ()))
-    if taps is not None: rs = [r for r in (Reading(m, 8 if m.endswith('/8') else CELLS) for m in meters) for r in [r._replace(phase=p) for p in range(0, r.cells*r.quarters, CELLS)]]
+    if taps is not None:
+        rs = [Reading(m, 8 if m.endswith('/8') else CELLS) for m in meters]
+        rs = [r._replace(phase=p) for r in rs for p in range(0, r.cells*r.quarters, CELLS)]
     if first_beat is not None: rs = _near(rs, beats, first_beat)
     p = _likely(rs, evidence(beats, notes, flux), beats)
     r = rs[int(p.argmax())]
@@ -357,7 +363,8 @@ def on_bars(
     first = beats.at[0]
     early = (notes['onset']<first) & (notes['onset']>first-.06) # they mean the first beat, and want no bar of their own
     on,end = (np.rint(960*o).astype(np.int64) for o in (np.where(early, first, notes['onset']), notes['end']))
-    raw = Score(480, columns(NOTE, onset=on, duration=np.maximum(1, end-on), pitch=notes['pitch'], velocity=notes['velocity'], track=0), [Track(program)])
+    own = columns(NOTE, onset=on, duration=np.maximum(1, end-on), pitch=notes['pitch'], velocity=notes['velocity'], track=0)
+    raw = Score(480, own, [Track(program)])
     res = aligned(raw, np.stack([beats.at, beats.number], 1))
     whole = res.meters['numerator']==int(beats.number.max())
     res.meters['numerator'][whole],res.meters['denominator'][whole] = parse_meter(beats.meter)
