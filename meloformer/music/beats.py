@@ -124,6 +124,7 @@ class Reading(NamedTuple):
         "Cells of a beat"
         return self.cells*3//2 if self.compound else self.cells
 
+# %% ../../nbs/music/11_beats.ipynb #0efc4d74
 def bpm_of(beats, cells):
     "Quarter notes a minute: `beats` of the pulse in frames, `cells` of a quarter note"
     return 60*FPS*CELLS/(np.median(np.diff(beats))*cells)
@@ -256,6 +257,7 @@ class Beats:
         return (f"{self.tempo:.0f} quarter notes a minute{how('tempo')}, {self.meter}{how('meter')}, "
                 f"a bar begins at {first:.2f} s{how('first_beat')}")
 
+# %% ../../nbs/music/11_beats.ipynb #b28226c9
 def quarters_of(
     beats: np.ndarray, # Of the pulse, in frames
     r: Reading,
@@ -322,6 +324,7 @@ def _likely(rs, e, beats):
     p = np.exp(score-score.max())
     return p/p.sum()
 
+# %% ../../nbs/music/11_beats.ipynb #f323f275
 def find_beats(
     notes: np.ndarray, # `HEARD` rows, two or more
     flux: np.ndarray = None, # Shape (frames, 3) (default: `flux_of` the notes)
