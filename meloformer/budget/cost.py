@@ -126,8 +126,9 @@ def __torch_dispatch__(self:MemoryTracker, f, types, args=(), kw=None):
 # %% ../../nbs/budget/01_cost.ipynb #b635b41e
 _causal = [getattr(torch.ops.aten, '_scaled_dot_product_flash_attention_for_cpu'+o) for o in ('', '_backward')]
 def _as(x): return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+_OURS = __name__.split('.')[0].strip('_') # a name said twice in one process would leave the first without its operator
 
-@torch.library.custom_op('meloformer::read', mutates_args=())
+@torch.library.custom_op(f'{_OURS}::read', mutates_args=())
 def _read(q:Tensor, k:Tensor, v:Tensor) -> tuple[Tensor,Tensor]:
     o,lse = _causal[0](q, *(x.repeat_interleave(q.shape[1]//k.shape[1], 1) for x in (k, v)), 0., True)
     return o.contiguous(),lse.contiguous()
@@ -135,7 +136,7 @@ def _read(q:Tensor, k:Tensor, v:Tensor) -> tuple[Tensor,Tensor]:
 @_read.register_fake
 def _(q, k, v): return _as(q),q.new_empty(q.shape[:-1], dtype=torch.float32)
 
-@torch.library.custom_op('meloformer::read_back', mutates_args=())
+@torch.library.custom_op(f'{_OURS}::read_back', mutates_args=())
 def _read_back(do:Tensor, q:Tensor, k:Tensor, v:Tensor, o:Tensor, lse:Tensor) -> tuple[Tensor,Tensor,Tensor]:
     n = q.shape[1]//k.shape[1]
     dq,dk,dv = _causal[1](do, q, *(x.repeat_interleave(n, 1) for x in (k, v)), o, lse, 0., True)
