@@ -143,19 +143,20 @@ def halve(
 def distances_read(
     rule: Rule,
     summaries: bool,  # Those that are read; else tokens
-    most: int = 64,   # Farther than this all is read, or nothing
+    most: int = 64,   # Farther than this nothing may be read
     at: int = 4096    # A bar in the middle of a piece
 ) -> list: # Bars that the own bar lies after; None: keep all
-    "Distances of bars at which something of a bar is read, where that is all that matters"
-    away = [*range(-most, most+1), -at//2, at//2]
-    put = lambda x: torch.tensor(x, dtype=torch.int32, device='cpu').expand(len(away))
-    own = OF_SUMMARY if summaries else dict(program=0, kind=PITCH, position=0)
-    def read(bar):
-        keys = dict(document=0, order=1, index=1, slot=0) | own
-        keys = Ids(**{k: put(v) for k,v in keys.items()}, bar=put(bar)-torch.tensor(away, dtype=torch.int32, device='cpu'))
-        return [d for d,yes in zip(away, read_by_bar(rule, bar, keys).tolist()) if yes]
-    first,*others = (read(at+i) for i in range(48)) # which all usual phrases divide
-    return first if all(o==first for o in others) and all(abs(d)<=most for d in first) else None
+    "Distances of bars at which something of a bar may be read, where that is all that matters"
+    put = lambda x: torch.tensor(x, dtype=torch.int32, device='cpu')
+    away = [*range(-most, most+1)]
+    def may(q, k, gap=None):
+        each = [rule.bounds(Pairs(all_of(o, **q), all_of(summaries, **k), gap))[0] for o in (False, True)]
+        return (each[0] | each[1]).expand(len(away)).tolist()
+    if any(may({}, {}, o)[0] for o in ((put(most+1), put(FAR)), (put(-FAR), put(-most-1)))): return None
+    res = may({}, {}, (put(away), put(away)))
+    def read(bar): return may(dict(bar=(bar, bar)), dict(bar=([bar-d for d in away],)*2))
+    if any(read(at+i)!=res for i in range(48)): return None # which all usual phrases divide
+    return [d for d,yes in zip(away, res) if yes]
 
 # %% ../../nbs/apps/09_onnx.ipynb #2ca2cc32
 def grammar_runs(

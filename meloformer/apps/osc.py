@@ -427,8 +427,9 @@ def act(self:OscServer, sender, address, given, more):
     id,*args = given
     if address=='/forget': return self.forget(sender, id)
     piece = self.piece(sender, id)
+    if piece.busy and address not in ('/cancel','/again','/piece'):
+        raise ValueError('the piece is being written; wait for its answer, or /cancel it')
     if address in ('/generate','/cancel','/again','/piece'): return getattr(self, address[1:]+'_')(sender, id, piece)
-    if piece.busy: raise ValueError('the piece is being written; wait for its answer, or /cancel it')
     getattr(piece, {'/mask': 'ask'}.get(address, address[1:]))(*args, *more)
 
 # %% ../../nbs/apps/08_osc.ipynb #df3200af
@@ -464,7 +465,6 @@ def piece_(self:OscServer, sender, id, piece):
 @patch
 def generate_(self:OscServer, sender, id, piece):
     "Join the line"
-    if piece.busy: raise ValueError('the piece is being written; wait for its answer, or /cancel it')
     piece.sent = []
     def told(job, kind, **what): self.told(sender, id, piece, job, kind, **what)
     piece.job = self.desk.submit(*piece.request(), told)

@@ -117,7 +117,7 @@ def _zip(f, source, size):
             try:
                 first = b'' if Path(o.filename).suffix else read(12)
                 if _wanted(o.filename, first): yield _member(source, o.filename, o.file_size, read)
-            except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError, zlib.error, lzma.LZMAError) as e:
+            except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, zlib.error, lzma.LZMAError) as e:
                 yield Member(f'{source}/{o.filename}', why=f'cannot be unpacked ({e})')
 
 # %% ../../nbs/data/00_sources.ipynb #50c00010

@@ -9,7 +9,7 @@ __all__ = ['SUMMARY', 'LATENT', 'OF_SUMMARY', 'OF_LATENT', 'FIELDS', 'View', 'FA
            'PIECES', 'OnDevice', 'Ids', 'make_ids', 'toy_ids', 'lay_latents', 'with_latents', 'Pairs', 'Rule',
            'last_tokens', 'near_bars', 'bars_back', 'phrases_back', 'last_slots', 'query_is', 'key_is',
            'query_in_phrase', 'key_in_phrase', 'kinds_see', 'must_divide', 'without_edge', 'is_code', 'allow_code',
-           'code_of', 'preset', 'two_passes', 'Reach', 'reach']
+           'code_of', 'preset', 'two_passes', 'Reach', 'all_of', 'reach']
 
 # %% ../../nbs/net/01_masks.ipynb #4c653445
 import ast, operator, re, sys
@@ -840,17 +840,21 @@ class Reach(NamedTuple):
     back: int|None  # before the own one
     ahead: int|None # after it, where those were written before
 
-def _tokens(**fields):
-    "The box of all tokens"
-    ends = dict(document=(0, 0), order=(0, FAR), program=(0, NO_PROGRAM), kind=(0, SUMMARY-1)) | fields
+def all_of(
+    summaries: bool=False, # Rather than tokens
+    **fields # The least and the greatest value of those of which more is known
+) -> tuple: # Two views, as `Pairs` takes them
+    "All tokens, or all summaries, of a piece"
+    own = {k: (v, v) for k,v in OF_SUMMARY.items()} if summaries else dict(program=(0, NO_PROGRAM), kind=(0, SUMMARY-1))
+    ends = dict(document=(0, 0)) | own | fields
     box = [{n: torch.tensor(ends.get(n, (0, FAR))[i], dtype=torch.int32, device='cpu') for n in FIELDS} for i in (0, 1)]
-    return tuple(View(**o, summary=_NO) for o in box)
+    return tuple(View(**o, summary=_YES if summaries else _NO) for o in box)
 
 def reach(
     rule: Rule
 ) -> Reach:
     "The largest distance in bars at which a token may read a token, either way"
-    far,q,k = torch.tensor(FAR, device='cpu'),_tokens(),_tokens()
+    far,q,k = torch.tensor(FAR, device='cpu'),all_of(),all_of()
     def beyond(way, d): return bool(rule.bounds(Pairs(q, k, (far*0+d, far) if way > 0 else (-far, far*0-d)))[0])
     def farthest(way):
         if beyond(way, FAR): return None

@@ -426,7 +426,7 @@ def device_named(
 ) -> torch.device:
     "A device that can be computed on; `ValueError` where there is none of that name"
     try: torch.zeros(1, device=(res := torch.device(name))).tolist()
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as e:
+    except (RuntimeError, AssertionError, TypeError) as e:
         raise ValueError(f'--device {name}: there is no such device here; leave it out, or give cpu') from e
     return res
 
