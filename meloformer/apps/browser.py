@@ -36,7 +36,7 @@ def qualities_of(
     "What the tails of a chord symbol mean after a root"
     res = {}
     for tail in map(''.join, product(*TAILS)):
-        try: res[tail] = (parse_chord(root+tail)-1)%len(QUALITIES)
+        try: res[tail] = (parse_chord(root+(f'({tail})' if tail[:1] in ('#','b') else tail))-1)%len(QUALITIES) # Cb9 is another root
         except ValueError: continue # no symbol
     return res
 

@@ -181,9 +181,9 @@ export class Constraints {
     return {may, weights}
   }
   rule(ok) {
-    const {walk: w} = this, {may, weights} = this.pitchRules(), room = may.some((o, p) => o && !w.struck[p])
+    const {walk: w} = this, {may, weights} = this.pitchRules(), room = may.some((o, p) => o && !w.struck[p]), above = may.some((o, p) => o && !w.struck[p] && p > w.pitch)
     w.keep(ok, 'Pitch', v => may[v])
-    w.keep(ok, 'Velocity', () => may.some((o, p) => o && !w.struck[p] && p > w.pitch))
+    w.keep(ok, 'Velocity', () => above)
     w.keep(ok, 'Length', () => room)
     if (w.program === this.card.drums && this.strokes.length) {  // what leads to the stroke that is owed next
       const [[position, pitches]] = this.strokes, next = ok.map((o, t) => o && !this.programs[t] && !this.nextBar[t] ? 1 : 0)
