@@ -18,7 +18,7 @@ async function load() {
   const writer = await import('./writer.mjs'), cards = await Promise.all(['step.json', 'page.json'].map(o => take(o, 'json', MISSING.model))), card = Object.assign(...cards)
   return {writer, card, start: async () => {  // what is asked is read before the large files are fetched
     const ort = await import('./ort.wasm.bundle.min.mjs').catch(() => { throw new Error(MISSING.runtime) })
-    Object.assign(ort.env.wasm, {numThreads: 1, wasmPaths: here('.').href})
+    Object.assign(ort.env.wasm, {numThreads: 1, wasmPaths: {wasm: here('ort-wasm-simd-threaded.wasm').href}})
     const bytes = await take('model.onnx', 'arrayBuffer', MISSING.model)
     return new writer.Model(ort, await ort.InferenceSession.create(new Uint8Array(bytes), {executionProviders: ['wasm']}), card)
   }}
@@ -78,8 +78,8 @@ function page(root) {
     latest = null
     template ??= await take('player.html', 'text', MISSING.model)
     Object.assign(frame, {className: 'player', title: 'What was written', srcdoc: template.replace('PIECE', () => JSON.stringify(piece).replaceAll('</', '<\\/'))})
-    frame.style.cssText = 'position: absolute; visibility: hidden'
-    frame.onload = () => { if (playing()) { latest ??= piece; frame.remove(); return } frame.style.cssText = ''; roll.replaceChildren(frame) }
+    frame.style.cssText = 'position: absolute; visibility: hidden'  // until it is drawn; to move a frame would load it again
+    frame.onload = () => { if (playing()) { latest ??= piece; frame.remove(); return } frame.style.cssText = ''; for (const o of [...roll.children]) if (o !== frame) o.remove() }
     roll.append(frame)
   }
   setInterval(show, 300)
