@@ -1,8 +1,11 @@
 "A page writes what Python writes: the same tokens may come, the same are drawn, the same notes are heard"
-import json, shutil, subprocess
+import asyncio, base64, json, shutil, subprocess, threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np, pytest, torch
-from meloformer.apps.browser import page_card
-from meloformer.apps.onnx import step_card
+import docs, runtime
+from meloformer.apps.browser import page_card, write_page
+from meloformer.apps.onnx import step_card, stepped_logits
 from meloformer.music.chords import parse_chord, parse_progression
 from meloformer.music.score import Score
 from meloformer.music.sound import asset
@@ -11,7 +14,11 @@ from meloformer.net.pretrained import *
 from meloformer.tokens.grammar import GrammarState, random_piece
 from meloformer.tokens.vocabulary import BOS, PITCH
 from meloformer.writing.constraints import Constraints, sample
+from meloformer.writing.generate import compose
 from meloformer.writing.request import GenerationRequest
+from test_onnx import long_piece
+from test_sound import in_browser
+from test_studio import Browser
 
 node = shutil.which('node')
 in_node = pytest.mark.skipif(not node, reason='needs Node')
@@ -127,3 +134,108 @@ def test_the_same_chords(ask):
     (dict(bars=0), 'the number of bars is a whole number from 1'), (dict(tempo=1000), 'the tempo'), (dict(seed=-1), 'the seed'), (dict(meter='4/5'), 'is no meter'), (dict(temperature=0), 'boldness')])
 def test_says_what_is_wrong(ask, fields, says):
     assert says in ask('try { w.ask(card, given) } catch (e) { return e.message }', **fields)
+
+BAR_TOKENS = 30
+
+@pytest.fixture(scope='module')
+def site(model, tmp_path_factory):
+    "A folder with a page that writes, with short bars"
+    folder = tmp_path_factory.mktemp('site')
+    write_page(model, folder)
+    card = json.loads((folder/'page.json').read_text())
+    (folder/'page.json').write_text(json.dumps(card | dict(max_bar_tokens=BAR_TOKENS)))
+    (folder/'index.html').write_text('<!doctype html><meta charset="utf-8"><div id="writer"></div><script type="module" src="page.mjs"></script>')
+    return folder
+
+@pytest.fixture(scope='module')
+def complete(site):
+    "With the runtime"
+    try: files = [runtime.runtime()/o for o in runtime.FILES]
+    except runtime.Missing as e: pytest.skip(str(e))
+    for o in files: shutil.copy(o, site)
+    return site
+
+@in_node
+def test_logits_over_500_tokens(model, ask, complete):
+    "ONNX Runtime for browsers reads a piece of many bars as PyTorch does"
+    piece = long_piece(model.hid, 500)
+    got = ask("""const ort = await import(given.folder+'/ort.wasm.bundle.min.mjs'), bytes = o => fs.readFileSync(given.folder+'/'+o)
+        Object.assign(ort.env.wasm, {numThreads: 1, wasmBinary: bytes('ort-wasm-simd-threaded.wasm')})
+        const reader = new w.Reader(new w.Model(ort, await ort.InferenceSession.create(bytes('model.onnx')), card)), res = []
+        for (const t of given.piece) res.push(Array.from(await reader.add(t)))
+        return res""", folder=str(complete), piece=piece.tolist())
+    own = stepped_logits(model, model.hid, piece)
+    assert model.hid.structure(piece).bar.max()>12 and own.std(0).max()>.01 and (torch.tensor(got)-own).abs().max()<1e-4
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_): pass
+
+@pytest.fixture
+def served(site):
+    with ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=site)) as s:
+        threading.Thread(target=s.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{s.server_port}/'
+        s.shutdown()
+
+class Page:
+    "The page in Chromium"
+    def __init__(self, tmp): self.browser = Browser(tmp/'profile')
+    async def write(self, **fields):
+        "What the page says at last"
+        b = self.browser
+        await b.until("document.querySelector('#writer option') != null")
+        await b.js("window.last = null; document.querySelector('#writer').addEventListener('told', e => { if (['done', 'failed'].includes(e.detail.kind)) window.last = e.detail })")
+        for k,v in fields.items(): await b.js(f"document.querySelector('#writer [name={k}]').value = {json.dumps(str(v))}")
+        await b.click('#writer button')
+        return await b.until('window.last')
+
+async def visit(url, tmp):
+    "What was written, the MIDI file that is offered, what is said of a slip, and what the page asked of the network"
+    page = Page(tmp)
+    try:
+        await page.browser.open(url)
+        done = await page.write(chords='C/E Am | F', instruments='piano, bass, drums', bars=16, tempo=97, seed=5)
+        href = "document.querySelector('#writer iframe')?.contentDocument?.querySelector('#save')?.href"
+        midi = await page.browser.until(f"(o => o === 'data:audio/midi;base64,{done['page']['midi']}' && o)({href})")
+        slip = await page.write(chords='Am Q')
+        said = await page.browser.js("document.querySelector('#writer [role=alert]').innerText")
+        assert said==slip['words']
+        return done,base64.b64decode(midi.split(',')[1]),said,page.browser.asked
+    finally: page.browser.p.kill(); page.browser.p.wait()
+
+@in_browser
+def test_page(model, complete, served, tmp_path):
+    "What Chromium writes is what PyTorch writes, and nothing is asked of another server"
+    done,midi,said,asked = asyncio.run(visit(served, tmp_path))
+    request = GenerationRequest(chords='C/E Am | F', instruments='piano, bass, drums', bars=16, tempo=97, meter='4/4').parse(model.hid)
+    request.max_bar_tokens = BAR_TOKENS
+    tokens = list(compose(model, model.hid, request, 5))
+    assert done['kind']=='done' and done['drawn']==tokens and len(tokens)>100
+    assert sorted(Score.from_bytes(midi).notes['pitch'])==sorted(model.hid.decode(np.array(tokens)).notes['pitch'])
+    assert said.startswith("not a chord: 'Q'") and all(o.startswith((served, 'data:', 'blob:', 'about:')) for o in asked)
+
+@in_browser
+def test_page_without_runtime(site, tmp_path):
+    "Where npm could not be reached, the page says so"
+    bare = tmp_path/'bare'
+    shutil.copytree(site, bare, ignore=shutil.ignore_patterns('ort*'))
+    async def go(url):
+        page = Page(tmp_path)
+        try:
+            await page.browser.open(url)
+            return await page.write()
+        finally: page.browser.p.kill(); page.browser.p.wait()
+    with ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=bare)) as s:
+        threading.Thread(target=s.serve_forever, daemon=True).start()
+        told = asyncio.run(go(f'http://127.0.0.1:{s.server_port}/'))
+        s.shutdown()
+    assert told['kind']=='failed' and told['words'].startswith('ONNX Runtime is missing from this copy of the site')
+
+def test_runtime_is_checked(tmp_path, monkeypatch, capsys):
+    "Another file than the one that is meant, and no npm: the docs are built all the same, and say what they lack"
+    with pytest.raises(runtime.Missing, match='sha512'): runtime.unpack(b'something else', tmp_path)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr(shutil, 'which', lambda name: None)
+    monkeypatch.setattr('meloformer.apps.browser.write_page', lambda model, folder: None)
+    docs.writer_files(tmp_path)
+    assert 'lacks its runtime: npm is not installed' in capsys.readouterr().out and not list(tmp_path.glob('*.wasm'))
