@@ -60,13 +60,14 @@ const FORM = `<form>
   <label>Bars <input name="bars" type="number" value="8" min="1" max="64"></label>
   <label>Seed <input name="seed" type="number" value="1" min="0"></label>
   <label>Boldness <input name="temperature" type="number" value="1" min="0.1" max="4" step="0.1"></label>
-  <button class="md-button md-button--primary">Write</button>
+  <div class="wide"><button class="md-button md-button--primary">Write</button> <button type="button" class="md-button another">Another</button></div>
 </form>
 <div class="how"><progress max="1" value="0" hidden></progress> <span role="status"></span></div><p role="alert" hidden></p><div class="roll"></div>`
 
 function page(root) {
   root.innerHTML = FORM
-  const find = css => root.querySelector(css), form = find('form'), button = find('button'), bar = find('progress'), said = find('[role=status]'), wrong = find('[role=alert]'), roll = find('.roll')
+  const find = css => root.querySelector(css), form = find('form'), button = find('button')
+  const bar = find('progress'), said = find('[role=status]'), wrong = find('[role=alert]'), roll = find('.roll')
   let worker, writing = false, latest, template
   const playing = () => roll.querySelector('iframe')?.contentDocument?.querySelector('#go')?.textContent === 'Stop'
   const set = (on, words) => { writing = on; button.textContent = on ? 'Stop' : 'Write'; bar.hidden = !on; said.textContent = words }
@@ -79,7 +80,11 @@ function page(root) {
     template ??= await take('player.html', 'text', MISSING.model)
     Object.assign(frame, {className: 'player', title: 'What was written', srcdoc: template.replace('PIECE', () => JSON.stringify(piece).replaceAll('</', '<\\/'))})
     frame.style.cssText = 'position: absolute; visibility: hidden'  // until it is drawn; to move a frame would load it again
-    frame.onload = () => { if (playing()) { latest ??= piece; frame.remove(); return } frame.style.cssText = ''; for (const o of [...roll.children]) if (o !== frame) o.remove() }
+    frame.onload = () => {
+      if (playing()) { latest ??= piece; frame.remove(); return }
+      frame.style.cssText = ''
+      for (const o of [...roll.children]) if (o !== frame) o.remove()
+    }
     roll.append(frame)
   }
   setInterval(show, 300)
@@ -108,6 +113,7 @@ function page(root) {
     const asked = Object.fromEntries(new FormData(form))
     worker.postMessage({...asked, tempo: +asked.tempo, temperature: +asked.temperature})
   }
+  find('.another').onclick = () => { if (!writing) { form.seed.value++; form.requestSubmit() } }
   take('page.json', 'json', MISSING.model).then(card => {
     for (const m of Object.keys(card.meters)) find('[name=meter]').add(new Option(m))
   }, e => fail(e.message))

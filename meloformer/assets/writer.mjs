@@ -5,55 +5,71 @@
 
 const roundEven = x => Math.abs(x % 1) === .5 ? 2*Math.round(x/2) : Math.round(x)
 const tidyWords = s => s.trim().toLowerCase().split(/\s+/).join(' ')
+const own = (table, key) => Object.hasOwn(table, key) ? table[key] : undefined
 
 function readChord(card, text) {  // index of a label, and the pitch class of the bass if one is typed
-  const {roots, tails, small, none} = card.symbols, s = text.replaceAll('♭', 'b').replaceAll('♯', '#'), stroke = s.lastIndexOf('/')
+  const {roots, tails, small, none} = card.symbols
+  const s = text.replaceAll('♭', 'b').replaceAll('♯', '#'), stroke = s.lastIndexOf('/')
   const label = s => {
     if (none.includes(s)) return 0
     for (const n of [3, 2, 1]) {
-      const root = roots[s.slice(0, n)], quality = (s[0] > 'Z' ? small : tails)[s.slice(n).replace(/^:|[()[\]]/g, '')]
+      const root = own(roots, s.slice(0, n)), quality = own(s[0] > 'Z' ? small : tails, s.slice(n).replace(/^:|[()[\]]/g, ''))
       if (s.length >= n && root !== undefined && quality !== undefined) return 1+root*card.qualities+quality
     }
   }
-  const bass = stroke > 0 ? roots[s.slice(stroke+1)] : undefined, found = label(s) ?? (bass === undefined ? undefined : label(s.slice(0, stroke)))
+  const bass = stroke > 0 ? own(roots, s.slice(stroke+1)) : undefined
+  const found = label(s) ?? (bass === undefined ? undefined : label(s.slice(0, stroke)))
   if (found === undefined) throw new Error(`not a chord: '${text}'; write it like 'Am7', 'F#m' or 'Bbmaj7'`)
   return {label: found, bass}
 }
 
 function readProgression(card, text, beats) {  // of each bar the chords: position, label, bass
-  const t = text.replaceAll(',', ' ').replace(/\|+:(.*?):\|+/g, '| $1 | $1 |'), split = s => s.split(/\s+/).filter(o => o)
+  const t = text.replaceAll(',', ' ').replace(/\|+:(.*?):\|+/g, '| $1 | $1 |')
+  const split = s => s.split(/\s+/).filter(o => o)
   const bars = t.includes('|') ? t.split('|').map(split).filter(b => b.length) : split(t).map(o => [o])
+  if (!bars.length) throw new Error(`no chord in '${text}'; write it like 'Am F C G', 'Am F | C G:2' or 'Dm7:2 G7:2 | C'`)
   bars.forEach((b, i) => { if (i && b.length === 1 && b[0] === '%') bars[i] = bars[i-1] })
   return bars.map(bar => {
     const each = bar.map(o => { const [, s, n] = /^(.+?)(?::([1-9]\d*))?$/.exec(o); return {...readChord(card, s), beats: n && +n} })
-    let sum = 0
-    const timed = each.some(o => o.beats), at = each.map((o, i) => { if (!timed) return roundEven(i*beats.length/each.length); sum += o.beats ?? 1; return sum-(o.beats ?? 1) })
-    if (at.some((a, i) => a >= beats.length || (i && a <= at[i-1])) || each.reduce((a, o) => a+(o.beats ?? 0), 0) > beats.length)
-      throw new Error(`'${bar.join(' ')}': these chords do not fit into a bar of ${beats.length} beats`)
+    const n = beats.length, timed = each.some(o => o.beats), total = os => os.reduce((a, o) => a+(o.beats ?? 1), 0)
+    const at = each.map((o, i) => timed ? total(each.slice(0, i)) : roundEven(i*n/each.length))
+    if (at.some((a, i) => a >= n || (i && a <= at[i-1])) || total(each.filter(o => o.beats)) > n)
+      throw new Error(`'${bar.join(' ')}': these chords do not fit into a bar of ${n} beats`)
     return each.map((o, i) => ({...o, position: beats[at[i]]}))
   })
 }
 
 export function readInstruments(card, text) {  // program numbers
   return text.split(',').filter(o => o.trim()).map(o => {
-    const name = tidyWords(o), p = /^\d+$/.test(name) ? +name : card.words[name] ?? card.names.findIndex(n => n.toLowerCase().includes(name))
-    if (!(p >= 0 && p <= card.drums)) throw new Error(`'${o.trim()}' is no General MIDI instrument; try 'piano', 'violin', 'bass', 'drums' or a number from 0 to 127`)
+    const name = tidyWords(o), part = () => card.names.findIndex(n => n.toLowerCase().includes(name))
+    const p = /^\d+$/.test(name) ? +name : own(card.words, name) ?? part()
+    if (p < 0 || p > card.drums)
+      throw new Error(`'${o.trim()}' is no General MIDI instrument; try 'piano', 'violin', 'bass', 'drums' or a number from 0 to 127`)
     return p
   })
 }
 
+const whole = (x, name, low, high) => {
+  if (!(Number.isInteger(+x) && x >= low && x <= high)) throw new Error(`${name} is a whole number from ${low} to ${high}, not '${x}'`)
+  return +x
+}
+
+// The fields of `meloformer generate`, read; what is no such thing is an error that says so in a sentence
 export function ask(card, {chords = '', instruments = '', meter = '4/4', tempo = 0, bars = 8, seed = 0, temperature = 1}) {
-  const whole = (x, name, low, high) => { if (!(Number.isInteger(+x) && x >= low && x <= high)) throw new Error(`${name} is a whole number from ${low} to ${high}, not '${x}'`); return +x }
-  const m = card.meters[meter], tempos = card.tempos, last = tempos.length-1, programs = readInstruments(card, instruments)
+  const m = own(card.meters, meter), {tempos, drums, bass, kit} = card, programs = readInstruments(card, instruments)
   if (!m) throw new Error(`'${meter}' is no meter; there are ${Object.keys(card.meters).join(', ')}`)
-  if (tempo) whole(tempo, 'the tempo', tempos[0], tempos[last])
+  if (tempo) whole(tempo, 'the tempo', tempos[0], tempos.at(-1))
   if (!(temperature > 0 && temperature <= 4)) throw new Error(`boldness lies above 0 and up to 4, not '${temperature}'`)
-  const players = programs.map((p, i) => [p, programs.slice(0, i).filter(o => o === p).length]).sort((a, b) => card.order[a[0]]-card.order[b[0]] || a[1]-b[1])
-  const low = programs.filter(p => card.bass.programs.includes(p)), lowest = card.bass.lowest.filter(p => programs.includes(p)).slice(0, 1)
+  const players = programs.map((p, i) => [p, programs.slice(0, i).filter(o => o === p).length])
+  players.sort((a, b) => card.order[a[0]]-card.order[b[0]] || a[1]-b[1])
+  if (players.some(o => o[1] >= card.max_instances)) throw new Error(`an instrument has at most ${card.max_instances} players`)
+  const low = programs.filter(p => bass.programs.includes(p)), lowest = bass.lowest.filter(p => programs.includes(p)).slice(0, 1)
   const near = (best, o, i) => Math.abs(o-tempo) < Math.abs(tempos[best]-tempo) ? i : best
-  return {players: players.length ? players : null, bass: !programs.length ? card.bass.programs : low.length ? low : lowest, meter: m, chords: chords.trim() ? readProgression(card, chords, m.beats) : null,
-    tempo: tempo ? tempos.reduce(near, 0) : null, bars: whole(bars, 'the number of bars', 1, 64), seed: whole(seed, 'the seed', 0, 2**32-1), backbeat: programs.some(p => card.kit.beside.includes(p)),
-    kit: !programs.length || programs.includes(card.drums), flat: /[A-G](b|♭)/.test(chords), dials: card.dials.map((row, i) => i ? row : row.map((o, j) => j < 2 ? o : +temperature))}
+  return {meter: m, players: players.length ? players : null, bass: !programs.length ? bass.programs : low.length ? low : lowest,
+    chords: chords.trim() ? readProgression(card, chords, m.beats) : null, tempo: tempo ? tempos.reduce(near, 0) : null,
+    bars: whole(bars, 'the number of bars', 1, 64), seed: whole(seed, 'the seed', 0, 2**32-1), flat: /[A-G](b|♭)/.test(chords),
+    kit: !programs.length || programs.includes(drums), backbeat: programs.some(p => kit.beside.includes(p)),
+    dials: card.dials.map((row, i) => i ? row : row.map((o, j) => j < 2 ? o : +temperature))}
 }
 
 // ---- the grammar: tables, and the counters beside them ----
@@ -63,8 +79,8 @@ export class Grammar {
     const b = card.first, {kinds, kind} = card
     this.K = Object.fromEntries(kinds.map((o, i) => [o, i]))
     const end = k => kind.lastIndexOf(this.K[k])+1
-    this.at = {Chord: [b.Chord, end('chord')], Numerator: [b.Numerator, b.Denominator], Denominator: [b.Denominator, end('meter')], Tempo: [b.Tempo, end('tempo')], Program: [b.Program, end('program')],
-      Instance: [b.Instance, end('instance')], Position: [b.Position, end('position')], Length: [b.Length, end('length')], Velocity: [b.Velocity, end('velocity')], Pitch: [b.Pitch, end('pitch')]}
+    this.at = {Numerator: [b.Numerator, b.Denominator], Denominator: [b.Denominator, end('meter')]}
+    for (const o of ['Chord', 'Tempo', 'Program', 'Instance', 'Position', 'Length', 'Velocity', 'Pitch']) this.at[o] = [b[o], end(o.toLowerCase())]
     Object.assign(this, {card, state: 'start', bars: 0, numerator: 4, denominator: 4})
     this.openBar()
   }
@@ -112,7 +128,8 @@ export class Grammar {
 export class Constraints {
   constructor(card, asked) {
     const n = card.kind.length, mask = f => Uint8Array.from({length: n}, (_, t) => f(t) ? 1 : 0)
-    Object.assign(this, {card, asked, walk: new Grammar(card), count: 0, due: [], waiting: [], played: new Map(), harmony: [[0, 0]], struck: 0, sung: new Map(), kit: card.kit.pieces.map(() => 0), strokes: [], plan: null})
+    Object.assign(this, {card, asked, walk: new Grammar(card), count: 0, due: [], waiting: [], played: new Map(), harmony: [[0, 0]], plan: null,
+      sung: new Map(), kit: card.kit.pieces.map(() => 0), strokes: []})
     const {K} = this.walk
     this.programs = mask(t => card.kind[t] === K.program)
     this.nextBar = mask(t => card.kind[t] === K.chord || t === card.first.EOS)  // the announcement of a bar elsewhere, too, is a next bar
@@ -233,9 +250,11 @@ export class Random {  // PCG64, seeded as numpy.random.default_rng does it
     let h = 0x43b0d7e5
     const hash = (x, by) => { x ^= h; h = mul(h, by); x = mul(x, h); return x ^ x >>> 16 }
     for (let i = 0; i < 4; i++) pool.push(hash(i ? 0 : seed, 0x931e8875))
-    for (let a = 0; a < 4; a++) for (let b = 0; b < 4; b++) if (a !== b) { const x = mul(0xca01f9dd, pool[b])-mul(0x4973f715, hash(pool[a], 0x931e8875)) | 0; pool[b] = x ^ x >>> 16 }
+    const mix = (x, y) => { const r = mul(0xca01f9dd, x)-mul(0x4973f715, y) | 0; return r ^ r >>> 16 }
+    for (let a = 0; a < 4; a++) for (let b = 0; b < 4; b++) if (a !== b) pool[b] = mix(pool[b], hash(pool[a], 0x931e8875))
     h = 0x8b51f9dd
-    const words = Array.from({length: 8}, (_, i) => BigInt(hash(pool[i % 4], 0x58f38ded) >>> 0)), wide = i => words[i+1] << 96n | words[i] << 64n | words[i+3] << 32n | words[i+2]
+    const words = Array.from({length: 8}, (_, i) => BigInt(hash(pool[i % 4], 0x58f38ded) >>> 0))
+    const wide = i => words[i+1] << 96n | words[i] << 64n | words[i+3] << 32n | words[i+2]
     this.inc = BigInt.asUintN(128, wide(4) << 1n | 1n)
     this.state = this.inc+wide(0)
     this.move()
@@ -273,27 +292,29 @@ function redistribute(p, {legal, ok, weights}, {programs, nextBar, pitches, walk
 }
 
 export function sample(logits, may, constraints, u) {
-  const {card, asked: {dials: [heat, cut, most]}} = constraints, n = logits.length, members = card.kinds.map(() => []), p = new Float64Array(n), x = Float64Array.from(logits, o => o/heat[0])
+  const {card, asked: {dials: [heat, cut, most]}} = constraints, total = (tokens, x) => tokens.reduce((a, t) => a+x[t], 0)
+  const n = logits.length, members = card.kinds.map(() => []), p = new Float64Array(n), x = Float64Array.from(logits, o => o/heat[0])
   for (let t = 0; t < n; t++) if (may.legal[t]) members[card.kind[t]].push(t)
-  const peak = members.map(m => m.reduce((a, t) => Math.max(a, x[t]), -Infinity)), top = Math.max(...peak)
-  const mass = members.map(m => m.reduce((a, t) => a+Math.exp(x[t]-top), 0)), whole = mass.reduce((a, b) => a+b), soft = mass.map(o => (o/whole)**(1/heat[1])), all = soft.reduce((a, b) => a+b)
+  const peaks = members.map(m => m.reduce((a, t) => Math.max(a, x[t]), -Infinity)), top = Math.max(...peaks)
+  const mass = members.map(m => m.reduce((a, t) => a+Math.exp(x[t]-top), 0)), whole = sum(mass)
+  const between = mass.map(o => (o/whole)**(1/heat[1])), all = sum(between)
   members.forEach((m, k) => {  // temperature among the tokens of each kind, and another among the kinds
-    let s = 0
-    for (const t of m) s += p[t] = Math.exp((x[t]-peak[k])/heat[2+k])
-    for (const t of m) p[t] *= soft[k]/all/Math.max(s, 1)
+    for (const t of m) p[t] = Math.exp((x[t]-peaks[k])/heat[2+k])
+    const scale = between[k]/all/Math.max(total(m, p), 1)
+    for (const t of m) p[t] *= scale
   })
-  const q = redistribute(p, may, constraints), keep = (tokens, topP, topK) => {  // the likeliest tokens that make up a share
-    const total = tokens.reduce((a, t) => a+q[t], 0)
+  const q = redistribute(p, may, constraints)
+  const keep = (tokens, topP, topK) => {  // the likeliest tokens that make up a share
+    const whole = Math.max(total(tokens, q), 1e-300)
     let c = 0
-    return falling(tokens, q).filter((t, i) => { const yes = c < topP && (!topK || i < topK); c += q[t]/Math.max(total, 1e-300); return yes })
+    return falling(tokens, q).filter((t, i) => { const yes = c < topP && (!topK || i < topK); c += q[t]/whole; return yes })
   }
-  for (const [k, m] of members.entries()) {
-    const total = m.reduce((a, t) => a+q[t], 0), kept = keep(m, cut[2+k], most[2+k]), s = kept.reduce((a, t) => a+q[t], 0), few = new Set(kept)
-    for (const t of m) q[t] = few.has(t) && s > 0 ? q[t]/s*total : 0
+  for (const [k, m] of members.entries()) {  // what is left of a kind has the probability of the kind
+    const whole = total(m, q), kept = keep(m, cut[2+k], most[2+k]), s = total(kept, q), few = new Set(kept)
+    for (const t of m) q[t] = few.has(t) && s > 0 ? q[t]/s*whole : 0
   }
-  const tokens = keep([...q.keys()].filter(t => q[t] > 0), cut[0], most[0])
+  const tokens = keep([...q.keys()].filter(t => q[t] > 0), cut[0], most[0]), end = u*total(tokens, q)
   let c = 0
-  const end = u*tokens.reduce((a, t) => a+q[t], 0)
   return tokens.find(t => (c += q[t]) > end) ?? tokens.at(-1)
 }
 
@@ -302,11 +323,12 @@ export function sample(logits, may, constraints, u) {
 export class Memory {  // entries lie side by side, as the model reads them; those of finished bars are kept apart
   constructor(card, block = 64) {
     const [passes, , heads, , size] = card.inputs.key_0
-    Object.assign(this, {card, block, rows: passes*heads, size, kept: [], first: 0, used: 0, width: 0, total: new Float32Array(card.inputs.total[1]), count: new Float32Array(1)})
+    Object.assign(this, {card, block, rows: passes*heads, size, kept: [], first: 0, used: 0, width: 0})
+    Object.assign(this, {total: new Float32Array(card.inputs.total[1]), count: new Float32Array(1)})  // of the embeddings of the open bar
     this.lay([])
   }
-  lay(bars) {  // bars: [ids, keys, values] of entries
-    const {card, rows, size, used} = this
+  lay(bars) {  // side by side, with room for more
+    const {card, rows, size} = this
     this.width = Math.ceil((bars.reduce((a, o) => a+o.n, 0)+1)/this.block)*this.block
     this.ids = new Int32Array(card.fields.length*this.width).fill(-1)
     this.kv = Array.from({length: 2*card.layers}, () => new Float32Array(rows*this.width*size))
@@ -318,13 +340,20 @@ export class Memory {  // entries lie side by side, as the model reads them; tho
     }
   }
   cut(a, b) {  // entries from a to b
-    const n = b-a, rowsOf = (x, rows, size) => { const res = new x.constructor(rows*n*size); for (let r = 0; r < rows; r++) res.set(x.subarray((r*this.width+a)*size, (r*this.width+b)*size), r*n*size); return res }
+    const n = b-a, rowsOf = (x, rows, size) => {
+      const res = new x.constructor(rows*n*size)
+      for (let r = 0; r < rows; r++) res.set(x.subarray((r*this.width+a)*size, (r*this.width+b)*size), r*n*size)
+      return res
+    }
     return {n, ids: rowsOf(this.ids, this.card.fields.length, 1), kv: this.kv.map(o => rowsOf(o, this.rows, this.size))}
   }
   add(row, out) {
     const {rows, size, card: {layers}} = this, at = this.used++, each = [out.key.data, out.value.data]
     row.forEach((v, f) => { this.ids[f*this.width+at] = v })
-    this.kv.forEach((to, i) => { const l = i % layers, from = each[+(i >= layers)]; for (let r = 0; r < rows; r++) to.set(from.subarray((l*rows+r)*size, (l*rows+r+1)*size), (r*this.width+at)*size) })
+    this.kv.forEach((to, i) => {
+      const l = i % layers, from = each[+(i >= layers)]
+      for (let r = 0; r < rows; r++) to.set(from.subarray((l*rows+r)*size, (l*rows+r+1)*size), (r*this.width+at)*size)
+    })
     this.total = out.next_total.data
     this.count = out.next_count.data
     if (this.used === this.width) this.lay([this.cut(0, this.used)])
@@ -360,9 +389,11 @@ export class Model {
   constructor(ort, session, card) { Object.assign(this, {ort, session, card}) }
   async read(memory, token, row) {  // logits of the next token
     const {ort: {Tensor}, card} = this, {width} = memory, [passes, , heads, , size] = card.inputs.key_0
-    const feeds = {token: new Tensor('int32', Int32Array.of(token), [1]), row: new Tensor('int32', Int32Array.from(row), [1, row.length]), ids: new Tensor('int32', memory.ids, [row.length, 1, width]),
-      total: new Tensor('float32', memory.total, [1, memory.total.length]), count: new Tensor('float32', memory.count, [1, 1])}
-    memory.kv.forEach((o, i) => { feeds[`${i < card.layers ? 'key' : 'value'}_${i % card.layers}`] = new Tensor('float32', o, [passes, 1, heads, width, size]) })
+    const whole = (data, dims) => new Tensor('int32', Int32Array.from(data), dims), real = (data, dims) => new Tensor('float32', data, dims)
+    const feeds = {token: whole([token], [1]), row: whole(row, [1, row.length]), ids: whole(memory.ids, [row.length, 1, width]),
+      total: real(memory.total, [1, memory.total.length]), count: real(memory.count, [1, 1])}
+    const name = i => `${i < card.layers ? 'key' : 'value'}_${i % card.layers}`
+    memory.kv.forEach((o, i) => { feeds[name(i)] = real(o, [passes, 1, heads, width, size]) })
     const out = await this.session.run(feeds)
     memory.add(row, out)
     return out.logits.data
@@ -441,27 +472,35 @@ function channels(card, players) { let k = 0; const free = [...Array(16).keys()]
 export function toMidi(card, piece) {  // the bytes of a MIDI file
   const wide = (x, n) => Array.from({length: n}, (_, i) => x >> 8*(n-1-i) & 255), text = s => [...s].map(o => o.charCodeAt(0))
   const delta = x => { const res = [x & 127]; while (x >>= 7) res.unshift(x & 127 | 128); return res }
-  const track = events => { let now = 0; const body = events.sort((a, b) => a[0]-b[0] || a[1]-b[1]).flatMap(([at, , bytes]) => { const d = at-now; now = at; return [...delta(d), ...bytes] })
-    return [...text('MTrk'), ...wide(body.length+4, 4), ...body, 0, 255, 47, 0] }
-  const {bars, notes, players} = piece, channel = channels(card, players), new_ = (o, i, keys) => !i || keys.some(k => o[k] !== bars[i-1][k])
-  const head = bars.flatMap((o, i) => [...new_(o, i, ['numerator', 'denominator']) ? [[o.start, 0, [255, 88, 4, o.numerator, Math.log2(o.denominator), 24, 8]]] : [],
-    ...new_(o, i, ['bpm']) ? [[o.start, 1, [255, 81, 3, ...wide(Math.round(6e7/o.bpm), 3)]]] : []])
+  const track = events => {  // [tick, order within it, bytes]
+    let now = 0
+    const body = events.sort((a, b) => a[0]-b[0] || a[1]-b[1]).flatMap(([at, , bytes]) => { const d = at-now; now = at; return [...delta(d), ...bytes] })
+    return [...text('MTrk'), ...wide(body.length+4, 4), ...body, 0, 255, 47, 0]
+  }
+  const {bars, notes, players} = piece, channel = channels(card, players), changes = (o, i, keys) => !i || keys.some(k => o[k] !== bars[i-1][k])
+  const head = bars.flatMap((o, i) => [...changes(o, i, ['numerator', 'denominator']) ? [[o.start, 0, [255, 88, 4, o.numerator, Math.log2(o.denominator), 24, 8]]] : [],
+    ...changes(o, i, ['bpm']) ? [[o.start, 1, [255, 81, 3, ...wide(Math.round(6e7/o.bpm), 3)]]] : []])
   const parts = players.map((p, i) => [...p === card.drums ? [] : [[0, 0, [0xc0 | channel[i], p]]],
     ...notes.filter(o => o.player === i).flatMap(o => [[o.onset, 2, [0x90 | channel[i], o.pitch, o.velocity]], [o.onset+o.duration, 1, [0x80 | channel[i], o.pitch, 0]]])])
-  return Uint8Array.from([...text('MThd'), ...wide(6, 4), ...wide(1, 2), ...wide(1+parts.length, 2), ...wide(card.ticks*card.positions_per_beat, 2), ...track(head), ...parts.flatMap(track)])
+  const opening = [...text('MThd'), ...wide(6, 4), ...wide(1, 2), ...wide(1+parts.length, 2), ...wide(card.ticks*card.positions_per_beat, 2)]
+  return Uint8Array.from([...opening, ...track(head), ...parts.flatMap(track)])
 }
 
 const base64 = bytes => btoa(Array.from(bytes, o => String.fromCharCode(o)).join(''))
 
 export function playable(card, piece) {  // as the player of the library reads it
-  const {players, notes} = piece, channel = channels(card, players), ms = tick => Math.round(1000*secondsAt(piece, tick)), data = new DataView(new ArrayBuffer(12*notes.length))
-  const named = players.map(p => p === card.drums ? card.drums_name : card.names[p]), count = (o, i) => named.slice(0, i).filter(n => n === o).length
-  const colors = card.colors[players.length > 10 ? 1 : 0]
+  const {players, notes} = piece, channel = channels(card, players), ms = tick => Math.round(1000*secondsAt(piece, tick))
+  const names = players.map(p => p === card.drums ? card.drums_name : card.names[p]), colors = card.colors[+(players.length > 10)]
+  const named = i => { const n = names.slice(0, i).filter(o => o === names[i]).length; return names[i]+(n ? ` ${n+1}` : '') }
+  const data = new DataView(new ArrayBuffer(12*notes.length))
   notes.toSorted((a, b) => a.onset-b.onset).forEach((o, i) => {
     data.setUint32(12*i, ms(o.onset), true)
     data.setUint32(12*i+4, Math.max(ms(o.onset)+1, ms(o.onset+o.duration)), true)
-    data.setUint8(12*i+8, o.pitch); data.setUint8(12*i+9, o.velocity); data.setUint16(12*i+10, o.player, true)
+    data.setUint8(12*i+8, o.pitch)
+    data.setUint8(12*i+9, o.velocity)
+    data.setUint16(12*i+10, o.player, true)
   })
-  return {players: players.map((p, i) => ({name: named[i]+(count(named[i], i) ? ` ${count(named[i], i)+1}` : ''), channel: channel[i], program: p % card.drums, color: colors[i % colors.length]})),
-    seconds: piece.seconds+1, bars: piece.bars.map(o => o.seconds), chords: piece.chords.map(([t, name]) => [secondsAt(piece, t), name]), notes: base64(new Uint8Array(data.buffer)), midi: base64(toMidi(card, piece))}
+  return {players: players.map((p, i) => ({name: named(i), channel: channel[i], program: p % card.drums, color: colors[i % colors.length]})),
+    seconds: piece.seconds+1, bars: piece.bars.map(o => o.seconds), chords: piece.chords.map(([t, name]) => [secondsAt(piece, t), name]),
+    notes: base64(new Uint8Array(data.buffer)), midi: base64(toMidi(card, piece))}
 }
