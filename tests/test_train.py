@@ -24,7 +24,7 @@ from meloformer.training.train import batcher, train, train_step
 
 ARGS = '--model_size tiny --max_seq_len 256 --batch_size 2 --gradient_accumulation_steps 2 --steps 16 --save_every 6 --val_every 8 --val_windows 2 --log_every 1 --num_workers 1 --sample_bars 1 --infill_prob .5 --track_dropout .2'.split()
 
-def start(data, out, *more): return Command('train', '--data', data, '--out', out, *ARGS, '--plans', '.5', '--dropout', '.1', *more, merged=True)
+def start(data, out, *more): return Command('train', '--data', data, '--out', out, *ARGS, '--dropout', '.1', *more, merged=True)
 def weights(run): return sha256((checkpoints(run)[-1]/'model.safetensors').read_bytes()).hexdigest() # of a mebibyte itself pytest would show each byte that differs, for hours
 
 @pytest.fixture(scope='module')

@@ -36,7 +36,7 @@ def read_by_bar(
 
 # %% ../../nbs/net/05_cache.ipynb #6be01982
 class CacheSegment(NamedTuple):
-    "Entries that belong together: the tokens of a finished bar, its summary, or its latent"
+    "Entries that belong together: the tokens of a finished bar, or its summary"
     kv: Tensor # keys and values, shape (L, P, 2, K, n, HEAD)
     ids: Tensor # in the order of `FIELDS`, shape (8, n)
     bar: int   # its number
@@ -56,7 +56,6 @@ class Cache:
         self.ids = torch.full((len(FIELDS), batch, block), -1, dtype=torch.int32, device=w.device)
         self.at = torch.zeros(batch, dtype=torch.long, device=w.device) # `used`, where it is computed with
         self.total,self.count = w.new_zeros(batch, c.width),w.new_zeros(batch, 1) # of the embeddings of the open bar
-        self.carried = w.new_zeros(batch, 1, c.width) # what tokens of each bar carry of its latent; the last row is of all other bars
         self.every = torch.arange(batch, device=w.device)
 
     @property
@@ -99,14 +98,6 @@ def gather(self:Cache,
         self.ids[:, b, :n] = torch.cat([k.ids for k in near], 1)
     self.first[b] = self.used[b] = n
     self.at[b] = n
-
-@patch
-def carry(self:Cache, b, bar_L, x_LD):
-    "From now on tokens of these bars carry this; of a bar with two, their mean"
-    n = max(int(bar_L.max())+2, self.carried.shape[1])
-    self.carried = F.pad(self.carried, (0, 0, 0, n-self.carried.shape[1]))
-    same = (bar_L[None] == torch.arange(n, device=bar_L.device)[:, None]).to(x_LD.dtype)
-    self.carried[b] = same @ x_LD / same.sum(-1, keepdim=True).clamp(min=1)
 
 # %% ../../nbs/net/05_cache.ipynb #0c4dfe8b
 @patch
@@ -175,18 +166,18 @@ def advance(self:MeloFormer, cache, x_BD, rows_BF, width):
 @patch
 def embed_one(self:MeloFormer, cache, tokens_B, rows_BF):
     "Tokens as the first layer gets them; a summary gets the mean of its bar"
-    bar,program,kind = (rows_BF[:, FIELDS.index(o)] for o in ('bar','program','kind'))
+    program,kind = (rows_BF[:, FIELDS.index(o)] for o in ('program','kind'))
     x,summary = self.tokens_in(tokens_B, program),kind[:, None]==SUMMARY
     mean = self.summary+cache.total/cache.count.clamp(min=1)
     cache.total.copy_(torch.where(summary, 0, cache.total+x))
     cache.count.copy_(torch.where(summary, 0, cache.count+1))
-    if self.carry is not None: x = x + cache.carried[cache.every, bar.long().clamp(0, cache.carried.shape[1]-1)]
     return torch.where(summary, mean, x)
 
 @patch
-def read(self:MeloFormer, cache, width, tokens_B, rows_BF):
+def read(self:MeloFormer, cache, width, tokens_B, rows_BF, told_BR=None):
     "Logits of the token after each, shape (B, V); all that writing asks of a network, with `prefill`"
-    return self.logits(self.advance(cache, self.embed_one(cache, tokens_B, rows_BF), rows_BF, width))[:, 0]
+    told_BTR = None if told_BR is None else told_BR[:, None]
+    return self.logits(self.advance(cache, self.embed_one(cache, tokens_B, rows_BF), rows_BF, width), told_BTR)[:, 0]
 
 @patch
 @torch.no_grad()
@@ -217,32 +208,28 @@ def rest(self:Cache, b):
 def prefill(self:MeloFormer,
     cache: Cache,
     tokens_1T: Tensor, # The beginning of a piece
-    ids: Ids,          # Of shape (1, S+T), a slot for each bar, or (1, S+L+T) with latents of any bars, written or not
+    ids: Ids,          # Of shape (1, S+T), a slot for each bar
     then: int = None,  # Number of the bar that is written next (default: the last goes on)
     b: int = 0,        # Which piece of the batch; it is empty
     last: int = None,  # Number of the last bar to be written, if it is known
-    latents_1Ld: Tensor = None # What the bars of the ids' latents are to be like
+    told_1R: Tensor = None # What is told at the last token
 ) -> Tensor: # Logits of the next token, shape (V,)
     "Read a whole prompt into the cache"
     open_ = int(ids.slot[0, -1])
-    x,(cos,sin) = self.embed_all(tokens_1T, ids, latents_1Ld),rotary(ids)
-    if latents_1Ld is not None:
-        cache.carry(b, ids.bar[0, ids.n_summaries:ids.n_slots], self.carry(latents_1Ld[0].to(self.carry.weight.dtype)))
+    x,(cos,sin) = self.embed_all(tokens_1T, ids),rotary(ids)
     plan,kv = self.plan(ids).bind(*self.rules),self._kept(ids.shape[1])
     for l,block in enumerate(self.blocks):
         def keep(p, k, v): kv[l, p:] = torch.cat([k, v]) # the second pass has the tokens of the first
         x = block(x, cos, sin, plan, keep)
     row,bar = torch.stack([getattr(ids, f)[0] for f in FIELDS]),int(ids.bar[0, -1])
-    latent,live = ids.kind[0]==LATENT,ids.document[0]>=0
-    slot = torch.where(live & ~latent, ids.slot[0], -1)
-    for i in (latent & live).nonzero().tolist(): cache.kept[b].append(CacheSegment(kv[:, :, :, :, i], row[:, i], int(ids.bar[0, i]), False))
+    slot = torch.where(ids.document[0]>=0, ids.slot[0], -1)
     for s in range(open_): cache.keep(b, kv[:, :, :, :, slot==s], row[:, slot==s])
     cache.forget(b, (bar, bar), (bar if then is None else then, last))
     cache.gather(b, bar)
     open_ = ((slot==open_) & (ids.kind[0]!=SUMMARY)).nonzero()[:, 0]
-    plain = self.tokens_in(tokens_1T, ids.program[:, ids.n_slots:])[0, open_-ids.n_slots]
+    plain = self.tokens_in(tokens_1T, ids.program[:, ids.n_summaries:])[0, open_-ids.n_summaries]
     cache.lay(b, kv[:, :, :, :, open_], row[:, open_], plain.sum(0), len(plain))
-    return self.logits(x[:, -1:])[0, 0]
+    return self.logits(x[:, -1:], None if told_1R is None else told_1R[:, None])[0, 0]
 
 # %% ../../nbs/net/05_cache.ipynb #4247a1d4
 @patch

@@ -57,7 +57,10 @@ class GenerationRequest:
     tempo: int = 0 # Quarter notes a minute
     form: str = None # Sections of the same length, such as AABA; A' is A with its second half written anew
     loop: bool = False # The end leads back to the beginning
-    like: str = None # MIDI file: each bar that is written is to be like the bar of it that has its number, of a model trained with --plans
+    like: str = None # MIDI file: each bar that is written is to be like the bar of it that has its number
+    # In what: some of harmony, register, rhythm, players, drums, lengths, dynamics; all that --chords, --key and
+    # --instruments do not settle, unless some are named
+    like_facts: str = 'all'
     # What the piece is like, such as "key A minor, density 24, chord 2, players 4", of a model trained with --attributes
     attributes: str = None
     scale: str = None # Only its notes, such as "A minor" or "D dorian"
@@ -135,7 +138,7 @@ def _parsed(self:GenerationRequest, hid):
     sampling = home | dict(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
     return make_request(hid, self.bars, self.prompt, self.prompt_bars, self.fill, self.rewrite, self.add, self.harmonize,
         self.chords, self.instruments, self.meter, self.tempo, parse_attributes(self.attributes or ''), rules, self.max_rest_bars,
-        self.off_chord_weight, self.key, self.repeat_weight, self.without, self.kit_bars, self.seed, self.like, **sampling)
+        self.off_chord_weight, self.key, self.repeat_weight, self.without, self.kit_bars, self.seed, self.like, self.like_facts, **sampling)
 
 # %% ../../nbs/writing/05_request.ipynb #7e90000d
 def run_takes(
@@ -148,8 +151,8 @@ def run_takes(
     "Write what is asked for, as often as is asked for"
     if r.attributes and not model.cfg.attributes:
         raise ValueError('the model was not told attributes in training; leave --attributes out, or train with --attributes 0.5')
-    if r.like and not model.cfg.latent_width:
-        raise ValueError('the model was not told what bars are like, in training; leave --like out, or train with --plans 0.8')
+    if r.like and not model.cfg.outline:
+        raise ValueError('the model does not listen to outlines; leave --like out, or teach it: meloformer outline RUN --data DATA')
     (first,*more),seeds,faults = r.settled(),[r.seed+i for i in range(r.takes)],[[] for _ in range(r.takes)]
     asked = asked or first.parse(hid)
     scores = generate_scores(model, hid, asked, seeds, first.form, first.loop, r.window, r.attempts, faults,
