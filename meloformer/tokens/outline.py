@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FACTS', 'N_COLUMNS', 'BASS', 'STEPS', 'TOLD', 'ROW', 'fact_slices', 'note_columns', 'Outline', 'outline_of',
-           'outline_rows', 'runs', 'written', 'counts_of', 'window_rows', 'Countdown']
+           'outline_rows', 'runs', 'written', 'counts_of', 'window_rows', 'Countdown', 'likeness']
 
 # %% ../../nbs/tokens/06_outline.ipynb #6d256976
 from dataclasses import dataclass
@@ -210,3 +210,18 @@ class Countdown:
     def row(self) -> np.ndarray: # float32, shape (ROW,)
         "What is told at the last token"
         return outline_rows(*(x[None] for x in (self.remain, self.ahead[0], self.told, self.ahead[1])))[0]
+
+# %% ../../nbs/tokens/06_outline.ipynb #1284087f
+def likeness(
+    asked: Outline,
+    made: Outline,
+    bars: list = None # Numbers of the bars to compare (default: all that both have)
+) -> dict: # A number from 0 to 1 for each fact that is told of some bar
+    "The share of counts that two outlines have in common"
+    bars = [b for b in (range(len(made)) if bars is None else bars) if b < min(len(asked), len(made))]
+    res = {}
+    for i,(k,s) in enumerate(fact_slices().items()):
+        told = [b for b in bars if asked.told[b, i]]
+        a,b = asked.counts[told, s],made.counts[told, s]
+        if told: res[k] = float(2*np.minimum(a, b).sum()/max(1, (a+b).sum()))
+    return res

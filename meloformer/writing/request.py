@@ -20,6 +20,7 @@ from ..music.grid import *
 from ..music.formats import *
 from ..music.settle import *
 from ..tokens.hid import *
+from ..tokens.outline import likeness, outline_of
 from ..tokens.infill import *
 from ..tokens.attributes import *
 from ..net.model import *
@@ -163,7 +164,13 @@ def run_takes(
             for s,seed,wrong in zip(scores, seeds, faults)]
     bars = range(more[-1].bars) if more else bars_to_write(hid, asked)[1]
     takes = rank_takes(scores, seeds, faults, bars, hid) if r.takes>1 else [Take(scores[0], r.seed, faults[0])]
-    return [replace(t, remarks=asked.remarks) for t in takes]
+    return [replace(t, remarks=[*asked.remarks, *_how_like(hid, asked.like, t.score, bars)]) for t in takes]
+
+def _how_like(hid, asked, score, bars):
+    "How like what it was to be like a piece is, in words"
+    if asked is None: return []
+    each = likeness(asked, outline_of(hid, hid.encode(score)), bars)
+    return ['in common with --like: ' + ', '.join(f'{k} {v:.0%}' for k,v in each.items())]
 
 def _section_after(r, hid, score):
     "What is asked for in a section after the first: it may have a meter and a tempo of its own"
@@ -273,7 +280,7 @@ def generate(
     with tqdm(total=total, unit='bar', disable=None, leave=False) as bar: takes = run_takes(net, net.hid, request, asked, bar.update)
     best = takes[0].score
     print(f'{len(best.notes)} notes for {len(best.tracks)} instruments in {time.perf_counter()-start:.1f} s, with {net.origin}')
-    for said in [*asked.remarks, *(f'{request.prompt}, as it was read: {o}' for o in prompt_remarks(net.hid, asked))]: print(said)
+    for said in [*takes[0].remarks, *(f'{request.prompt}, as it was read: {o}' for o in prompt_remarks(net.hid, asked))]: print(said)
     for take,(path,picture) in zip(takes, files):
         take.score.write(path)
         take.score.save_png(picture, sections=[(score_bar(take.score, b), name) for b,name in named_sections(net.hid, asked, request)])
