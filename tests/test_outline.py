@@ -62,9 +62,9 @@ def test_what_is_told_is_drawn_once(corpus_folder):
 def test_a_model_is_taught_and_asked(corpus_folder, tmp_path):
     "A run of a few steps is killed and goes on; its other weights are those of before; --like asks it, and writes as many bars"
     MeloFormer(Config(width=64, layers=1, heads=1, kv_heads=1, vocab_size=len(Corpus(corpus_folder).hid))).save(tmp_path/'plain', Corpus(corpus_folder).hid)
-    args = [str(tmp_path/'plain'), '--data', str(corpus_folder), '--out', str(tmp_path/'run'), *'--steps 4 --max_seq_len 256 --hidden 16 --val_windows 1 --save_every 2 --precision fp32'.split()]
+    args = [str(tmp_path/'plain'), '--data', str(corpus_folder), '--out', str(tmp_path/'run'), *'--rounds 2 --max_seq_len 256 --hidden 16 --val_windows 1 --precision fp32'.split()]
     p = Command('outline', *args, merged=True)
-    assert any(l.startswith('step 2/4') for l in p.stdout) # its first checkpoint
+    assert any(l.startswith('round 1/2') for l in p.stdout) # its first checkpoint
     p.kill()
     p.wait()
     assert cli.run('outline', args)==0
@@ -111,7 +111,7 @@ def test_a_run_says_what_is_wrong(corpus_folder, tmp_path, capsys):
         assert cli.run('outline', [*args, '--out', str(tmp_path/'run')])==1
         assert what in capsys.readouterr().err and not (tmp_path/'run').exists()
     fails('--data is missing')
-    fails('--steps is at least 1', '--data', str(corpus_folder), '--steps', '0')
+    fails('--rounds is at least 1', '--data', str(corpus_folder), '--rounds', '0')
     fails('holds no checkpoint', str(tmp_path), '--data', str(corpus_folder))
     MeloFormer(Config(width=64, layers=1, heads=1, kv_heads=1, vocab_size=len(HID(4)))).save(tmp_path/'coarse', HID(4))
     fails('--positions_per_beat 4', str(tmp_path/'coarse'), '--data', str(corpus_folder))

@@ -172,7 +172,7 @@ class OutlineHead(nn.Module):
 
     def forward(self, x_BTD, told_BTR):
         "Shape (B, T, D), 0 where nothing is told"
-        gate,up = self.up(torch.cat([x_BTD, told_BTR.to(x_BTD.dtype)], -1)).chunk(2, -1)
+        gate,up = self.up(torch.cat([F.rms_norm(x_BTD, x_BTD.shape[-1:]), told_BTR.to(x_BTD.dtype)], -1)).chunk(2, -1)
         told = told_BTR[..., TOLD].any(-1, keepdim=True)
         return torch.where(told, self.down(F.silu(gate)*up), 0)
 
@@ -200,7 +200,7 @@ class MeloFormer(nn.Module):
         "Normal weights of standard deviation 1/sqrt(width); output projections zero"
         for n,p in self.named_parameters():
             if n.endswith(('out.weight','down.weight')): nn.init.zeros_(p)
-            elif p.ndim==2: nn.init.normal_(p, std=.02 if n.startswith('embed') else self.cfg.width**-.5)
+            elif p.ndim==2: nn.init.normal_(p, std=.02 if n.startswith(('embed','outline')) else self.cfg.width**-.5)
 
     def tokens_in(self, tokens_BT, program_BT):
         "Embeddings of tokens and of their instruments, shape (B, T, D)"
