@@ -104,7 +104,7 @@ class Plain(ValueError):
     "Why a rule is asked of each pair as it stands"
 
 N_KINDS = LATENT+1 # of positions: tokens', and those of summaries and latents
-MOST_OPERATIONS = 8 # operations on a pair that a folded rule may take
+MOST_OPERATIONS = 8 # tests of a pair that a folded rule may take
 
 # %% ../../nbs/net/02_blocks.ipynb #28156690
 def _table(part):
@@ -252,7 +252,8 @@ def _round(reads):
 
 # %% ../../nbs/net/02_blocks.ipynb #12046936
 def _columns(reads):
-    "Groups of keys' classes that are read alike: what is read of each, shape (groups, queries' classes, distances), and the group of each class, or -1"
+    ("Groups of keys' classes that are read alike: what is read of each, shape (groups, queries' classes, distances), "
+     "and the group of each class, or -1")
     columns,group = torch.unique(reads.transpose(0, 1).flatten(1), dim=0, return_inverse=True)
     some = columns.any(1)
     return columns[some].view(int(some.sum()), len(reads), -1),torch.where(some, some.int().cumsum(0)-1, -1)[group]
