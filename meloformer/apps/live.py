@@ -517,9 +517,9 @@ def too_slow(
     have,n,bpm = room(request, token, share),n_players(request),request.tempo or 120
     if have >= n*PLAYER_TOKENS: return ''
     slower,fewer = int(bpm*have/(n*PLAYER_TOKENS)),have//PLAYER_TOKENS
-    fits = [f'--tempo {slower}']*(slower>=TEMPOS[0]) + [f'{fewer} of them']*(fewer>0) + ['a smaller model','a faster --device']
+    may = (slower>=TEMPOS[0], f'--tempo {slower}'),(fewer>0, f'{fewer} of them'),(True, 'a smaller model or a faster --device')
     return (f'the model is slow for {bpm} quarter notes a minute: a bar of {bar_seconds(request):.1f} s has room for {have} tokens of '
-            f'{1000*token:.0f} ms, {n} players like to have {n*PLAYER_TOKENS}, so bars will be thin; what would fit: {", ".join(fits)}')
+            f'{1000*token:.0f} ms, {n} players like to have {n*PLAYER_TOKENS}, so bars will be thin; what would fit: {", ".join(words for yes,words in may if yes)}')
 
 # %% ../../nbs/apps/01_live.ipynb #b8a1d009
 WEIGHTS = 'auto','float32','int8'
