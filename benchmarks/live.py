@@ -110,12 +110,12 @@ def main(
     rounds: int = 4       # Calls that are answered
 ):
     "Time live music"
-    ckpt,rows = find_checkpoint(run),[]
-    model = MeloFormer.load(ckpt)
+    ckpt = find_checkpoint(run)
+    model,which = MeloFormer.load(ckpt),lambda r: (r['size'], r.get('weights'))
     with tempfile.TemporaryDirectory() as tmp:
         within(model, 'small').save(tmp, HID.load(ckpt))
-        for path in (ckpt, tmp):
+        for path,weights in ((tmp, 'int8'), (tmp, 'float32'), (ckpt, 'float32'), (ckpt, 'int8')): # each is kept as soon as it is measured
             size = f'{sum(p.numel() for p in MeloFormer.load(path).parameters())/1e6:.1f} M parameters'
-            rows += [timed(path, size, w, seconds, bars, rounds) for w in ('float32','int8')]
-    old = [r for r in earlier('live') if (r['size'], r.get('weights')) not in {(r['size'], r['weights']) for r in rows}]
-    report('live', ('mido','psutil'), command='python benchmarks/live.py', share=SHARE, rows=sorted([*old, *rows], key=lambda r: float(r['size'].split()[0])))
+            row = timed(path, size, weights, seconds, bars, rounds)
+            rows = sorted([row, *(r for r in earlier('live') if which(r)!=which(row))], key=lambda r: float(r['size'].split()[0]))
+            report('live', ('mido','psutil'), command=f'python benchmarks/live.py --seconds {seconds:g} --bars {bars} --rounds {rounds}', share=SHARE, rows=rows)
