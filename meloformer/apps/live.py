@@ -316,6 +316,7 @@ def late(self:Performer):
     "Does a bar come when less than half of the one before it is left?"
     return bool(self.log.bars) and self.line-self.inbox.now() < self.log.bars[-1][1]/2
 
+# %% ../../nbs/apps/01_live.ipynb #b8a1d011
 @patch
 def play(self:Performer,
     thinker,        # Has `more()`; its `Thought`s come by the inbox
@@ -519,7 +520,8 @@ def too_slow(
     slower,fewer = int(bpm*have/(n*PLAYER_TOKENS)),have//PLAYER_TOKENS
     may = (slower>=TEMPOS[0], f'--tempo {slower}'),(fewer>0, f'{fewer} of them'),(True, 'a smaller model or a faster --device')
     return (f'the model is slow for {bpm} quarter notes a minute: a bar of {bar_seconds(request):.1f} s has room for {have} tokens of '
-            f'{1000*token:.0f} ms, {n} players like to have {n*PLAYER_TOKENS}, so bars will be thin; what would fit: {", ".join(words for yes,words in may if yes)}')
+            f'{1000*token:.0f} ms, {n} players like to have {n*PLAYER_TOKENS}, so bars will be thin; '
+            f'what would fit: {", ".join(words for yes,words in may if yes)}')
 
 # %% ../../nbs/apps/01_live.ipynb #b8a1d009
 WEIGHTS = 'auto','float32','int8'

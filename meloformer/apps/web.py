@@ -195,6 +195,7 @@ class Heard(BaseModel):
     bars: int
     notes: int
 
+# %% ../../nbs/apps/05_web.ipynb #b8a1e005
 def score_of(
     data: bytes, # A sound file
     asked: SoundQuery
