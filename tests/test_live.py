@@ -195,6 +195,19 @@ def test_command(checkpoint, tmp_path, sent, capsys):
     assert len(score.notes) == sum(o[1]=='note_on' for o in rows(sent)) and {t.program for t in score.tracks} == {73}
     assert (tmp_path/'a.png').read_bytes().startswith(b'\x89PNG')
 
+def test_command_too_slow(checkpoint, tmp_path, sent, capsys, monkeypatch):
+    "A model of which a bar has room for a single token: said before the music, with what would fit, and each player has one note a bar at most"
+    class Slow(Thinker):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.token = 60.
+    monkeypatch.setattr('meloformer.apps.live.Thinker', Slow)
+    assert run('live', [str(checkpoint), '--bars', '3', '--out', f'{tmp_path}/a.mid', *SHORT]) == 0
+    words,_,rest = capsys.readouterr().out.partition('\n')
+    assert words.startswith('the model is slow for 400') and 'what would fit: --tempo 28, a smaller model' in words and 'Playing to' in rest
+    assert 1 <= len(Score.read(tmp_path/'a.mid').notes) <= 3
+    assert run('live', [str(checkpoint), '--bars', '2', '--share', '0', *SHORT]) == 0
+
 def test_command_terminated(checkpoint, sent, capsys):
     before = signal.getsignal(signal.SIGTERM)
     after(8, sent, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -251,7 +264,7 @@ def test_flags_are_those_of_generate(capsys):
 
 @pytest.mark.parametrize('args,words', [
     (['--out', '/proc/x.mid'], '/proc/x.mid: cannot be written'), (['--picture', '/dev/null/x.png'], 'give --picture another place'), (['--out', 'n'*300+'.mid'], 'give --out another place'), (['--out', '{folder}/a.mid'], 'is a folder'),
-    (['--port', 'organ'], "no port is called 'organ'"), (['--listen', 'organ'], "no port is called 'organ'"), (['--ahead', '0'], '--ahead'),
+    (['--port', 'organ'], "no port is called 'organ'"), (['--listen', 'organ'], "no port is called 'organ'"), (['--ahead', '0'], '--ahead'), (['--share', '2'], '--share lies from 0 to 1'), (['--weights', 'int3'], '--weights is one of'),
     (['--instruments', ','.join(map(str, range(16)))], 'at most 15'), (['--listen', 'Keys', '--prompt', 'x.mid'], '--prompt'), (['--chords', 'Q'], 'Q')])
 def test_command_says_what_is_wrong(checkpoint, sent, capsys, args, words, tmp_path):
     "Before a note is played"
@@ -270,3 +283,14 @@ def test_thinker_is_a_process(checkpoint):
         assert thought.number==0 and isinstance(thought.score, Score) and thought.seconds > 0
     finally: t.close()
     with pytest.raises(Exception): Thinker(checkpoint.parent/'none', inbox)
+
+def test_thinker_takes_time(checkpoint):
+    "How long a token takes is known before the first bar, with weights of one byte, too"
+    inbox,asked = Inbox(),TokenRequest(programs=[73], max_bar_tokens=30)
+    t = Thinker(checkpoint, inbox, 'cpu', (asked, 'int8'))
+    try:
+        assert t.token > 0
+        t.start(asked, 0, True)
+        t.more()
+        assert inbox.get(inbox.now()+60*slowness()).number==0
+    finally: t.close()

@@ -1,8 +1,8 @@
 "The server as a process of its own: twenty ask at once, some hang up, some send what is no music; nothing is lost, and nothing of the machine is told"
-import asyncio, base64, json, signal, socket, subprocess, sys, threading, time
+import asyncio, base64, io, json, signal, socket, subprocess, sys, threading, time
 from pathlib import Path
 from urllib.request import urlopen
-import httpx, pytest, schemathesis
+import httpx, pytest, schemathesis, soundfile
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
@@ -10,7 +10,8 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, negative_data_rejection, response_schema_conformance, status_code_conformance
 from commands import Command, command
 from conftest import slowness
-from meloformer.apps import cli
+from test_transcribe import played, song
+from meloformer.apps import cli, transcribe
 from meloformer.music.score import Score
 from meloformer.writing.request import MeloFormer
 
@@ -59,18 +60,40 @@ def test_python_client(server, model):
     with pytest.raises(Refused, match='--bars is at least 1, not 0') as e: c.generate(bars=0)
     assert e.value.status==422
 
+WALTZ = 'a waltz for flute, 2 bars'
+
+def test_sentences_and_recordings(server, model, tmp_path):
+    "Over HTTP the same as in Python, and nothing is told of where a recording lay"
+    sound,c = io.BytesIO(),Server(server.url)
+    soundfile.write(sound, played(song()), 22050, 'PCM_16', format='wav')
+    (tmp_path/'a').write_bytes(sound.getvalue())
+    heard = transcribe.transcribed(tmp_path/'a', meter='4/4', program=24)
+    assert c.text(WALTZ, seed=3)==[model.generate(text=WALTZ, seed=3).to_bytes()]
+    assert c.transcribe(sound.getvalue(), instrument='24', meter='4/4')==heard.score.to_bytes()
+    r = httpx.post(server.url+'/v1/transcribe.mid', params=dict(as_played=True, instrument='24', meter='4/4'), content=sound.getvalue(), timeout=120)
+    assert r.headers['content-type']=='audio/midi' and r.content==heard.played.to_bytes()
+    for junk in (b'', b'MThd', b'RIFF'+bytes(99), b'ID3'*999, b'fLaC'*999):
+        r = httpx.post(server.url+'/v1/transcribe.mid', content=junk, timeout=120)
+        assert r.status_code==422 and r.json()['detail'][0]['msg'].startswith('sound: ') and 'tmp' not in r.text, junk
+    for wrong in (dict(meter='1/0'), dict(instrument='drums'), dict(tempo=1e9), dict(sound='?')):
+        with pytest.raises(Refused) as e: c.transcribe(b'RIFF', **wrong) if 'sound' not in wrong else c.ask('/v1/transcribe', wrong)
+        assert e.value.status==422, wrong
+
 def test_javascript_client(server, model, tmp_path):
     code = f"""import {{ Server }} from '{root}/clients/meloformer.mjs'
     const c = new Server('{server.url}'), short = {json.dumps(SHORT|dict(seed=7))}, hex = o => Buffer.from(o).toString('hex'), kinds = []
     const [a] = await c.generate(short)
     const [b] = await c.infill(a, '1', {{seed: 1}})
+    const [waltz] = await c.text('{WALTZ}', {{seed: 3}})
+    const deaf = await c.transcribe(new Uint8Array([1, 2])).catch(e => [e.status, e.message.slice(0, 6)])
     for await (const [kind] of c.stream({{...short, bars: 3}})) kinds.push(kind)
     const no = await c.generate({{bars: 0}}).catch(e => [e.status, e.message])
-    console.log(JSON.stringify([hex(a), hex(b), kinds, no, (await c.health()).status]))"""
+    console.log(JSON.stringify([hex(a), hex(b), kinds, no, (await c.health()).status, hex(waltz), deaf]))"""
     (tmp_path/'a.mjs').write_text(code)
     r = subprocess.run(['node', tmp_path/'a.mjs'], capture_output=True, text=True, timeout=300)
     assert r.returncode==0, r.stderr
-    a,b,kinds,no,status = json.loads(r.stdout)
+    a,b,kinds,no,status,waltz,deaf = json.loads(r.stdout)
+    assert bytes.fromhex(waltz)==model.generate(text=WALTZ, seed=3).to_bytes() and deaf==[422, 'sound:']
     song = model.generate(seed=7, **SHORT)
     assert bytes.fromhex(a)==song.to_bytes() and bytes.fromhex(b)==model.infill(Score.from_bytes(song.to_bytes()), '1', seed=1).to_bytes()
     assert kinds==['waiting','writing','bar','bar','bar','done'] and no==[422, '--bars is at least 1, not 0'] and status=='ok'

@@ -171,7 +171,8 @@ def round(self:BatchGenerator):
     self.cache.make_room()
     choice = self.tensors([self.free if t is None else self.choice(b) for b,(t,_) in enumerate(now)])
     f,width = (compiled_step(), self.cache.width) if self.compiled else (decode_step, max(self.cache.used))
-    with self.threads(): chosen = f(self.model, self.cache, width, tokens, rows, self.told(range(len(now))), *choice).tolist()
+    with self.threads(), torch.inference_mode(not self.compiled):
+        chosen = f(self.model, self.cache, width, tokens, rows, self.told(range(len(now))), *choice).tolist()
     for b,(t,_) in enumerate(now):
         if b not in self.live: self.cache.rest(b)
         elif t is None: self.cache.close_bar(b, self.ids[b].bar, last_bar(self.requests[b]))
