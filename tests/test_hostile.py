@@ -1,11 +1,12 @@
 "Files that are broken, absurd or malicious: each is read as far as it makes sense, with its defects named, or refused in words"
-import json, os, random, signal, socket, subprocess, sys, time
+import json, os, random, socket, subprocess, sys, time
 from pathlib import Path
 import numpy as np
 import pytest
 from conftest import slowness, within
+from fake_parser import divide, nasty
 from meloformer.data import corpus
-from meloformer.data.corpus import build, encode_file, find_midi
+from meloformer.data.corpus import build, find_midi
 from meloformer.tokens.hid import HID
 from meloformer.music.midi import NOTICES, MidiError, clean, printable
 from meloformer.data.parallel import file_map
@@ -353,16 +354,6 @@ def test_memory_and_time(tmp_path):
     assert told[1:6] == ['8 notes', '1000000 notes', '600000 notes', '8 notes', '8 notes'] and 'not a MIDI file' in told[0] and 'largest read' in told[6], told
 
 # Processes that die
-def nasty(path, **kw):
-    "`encode_file` with a parser that some files bring down"
-    name = Path(path).name
-    if 'segfault' in name: os.kill(os.getpid(), signal.SIGSEGV)
-    if 'exit' in name: os._exit(3)
-    if 'once' in name and not (flag := Path(path).with_suffix('.seen')).exists(): flag.touch(); os._exit(1)
-    if 'hang' in name: time.sleep(1000)
-    if 'memory' in name: raise MemoryError
-    return encode_file(path, **kw)
-
 def test_a_file_that_kills(tmp_path, monkeypatch):
     "It costs itself; the rest is the same for any number of workers"
     monkeypatch.setattr(corpus, 'encode_file', nasty)
@@ -392,9 +383,7 @@ class _unpicklable:
     def __reduce__(self): return os._exit,(1,)
 
 def test_an_error_of_ours_is_not_hidden(tmp_path):
-    with pytest.raises(ZeroDivisionError): list(file_map(_divide, [1, 0, 1], 2))
-
-def _divide(n): return 1//n
+    with pytest.raises(ZeroDivisionError): list(file_map(divide, [1, 0, 1], 2))
 
 def test_pedal_on_the_command_line(tmp_path):
     from meloformer.apps.cli import run

@@ -70,8 +70,7 @@ def same_as_all_at_once(mask, ids, two_pass=False, told=False, **kw):
     return most
 
 @pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('named', [0, 1])
-@pytest.mark.parametrize('two_pass,told', [(False, False), (False, True), (True, False)])
+@pytest.mark.parametrize('named,two_pass,told', [(0, False, False), (1, False, False), (1, False, True), (1, True, False)])
 def test_the_cache_keeps_what_a_rule_reads(kind, named, two_pass, told):
     numbers = dict(far=[*range(12), *range(598, 612)], last_40=range(50)).get(kind, range(24))
     ids,rule = a_piece(numbers),beside(KINDS[kind][named])
