@@ -112,6 +112,27 @@ def test_the_best_is_no_path(run, checkpoint, name):
     for f in (find_checkpoint, best_of, partial(prune, keep=1)):
         with pytest.raises(ValueError, match='names no checkpoint'): f(run)
 
+def test_a_manifest_names_files_of_its_own(run):
+    "Others are not looked at, wherever they lie"
+    f = run/'step_000001/manifest.json'
+    f.write_text(json.dumps(json.loads(f.read_text())|{'../../elsewhere': dict(bytes=1, sha256='')}))
+    MeloFormer.from_pretrained(run)
+
+class Evil:
+    "Makes a folder when it is unpickled"
+    def __reduce__(self): return os.mkdir,('evil',)
+
+def test_nothing_is_unpickled(run, grows, tmp_path, monkeypatch):
+    "Neither the state of a run nor the index of a corpus brings code"
+    monkeypatch.chdir(tmp_path)
+    (run/'step_000001/manifest.json').unlink()
+    torch.save(dict(step=1, evil=Evil()), run/'step_000001/train.pt')
+    with pytest.raises(ValueError, match='train.pt: is damaged'): load_state(run/'step_000001')
+    data = shutil.copytree(grows/'data', tmp_path/'data')
+    np.save(data/'train.npy', np.array([Evil()], object), allow_pickle=True)
+    with pytest.raises(ValueError, match='is damaged'): Corpus(data)
+    assert not Path('evil').exists()
+
 def pieces(folder):
     "What training reads of a corpus"
     c = Corpus(folder)
