@@ -20,7 +20,6 @@ from meloformer.training.train import read_phases
 from test_corpus import song
 
 EVIL = [None, True, -1, 0, 1, 10**6, 10**12, 10**30, 1e308, float('nan'), float('inf'), '', 'x', '../../../etc/passwd', '/etc/passwd', '\0', 'a'*5000, [], [[]], {}, {'a': {}}]
-SECONDS = 1 # each kind of file
 
 def leaves(d, at=()):
     "Every place in a JSON value"
@@ -53,13 +52,13 @@ def flipped(rng, data):
     if rng.random()<.1: b[:8] = rng.choice([b'\xff'*8, bytes(8), (1<<40).to_bytes(8, 'little')])
     return bytes(b)
 
-def fuzz(file, use, mutate, at_least=10):
-    "Mutate a file for a while, and use it each time: what comes of it"
-    whole,fate,n,rng = file.read_bytes(),dict(works=0, said=0),0,random.Random(0)
-    end,before = time.time()+SECONDS,resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    while n<at_least or time.time()<end and n<300:
+def fuzz(file, use, mutate, n=40):
+    "Mutate a file so many times, and use it each time: what comes of it"
+    whole,fate,rng = file.read_bytes(),dict(works=0, said=0),random.Random(0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(n):
         file.write_bytes(mutate(rng, whole))
-        start,n = time.time(),n+1
+        start = time.time()
         try: use()
         except (ValueError, OSError) as e:
             fate['said'] += 1
@@ -67,7 +66,7 @@ def fuzz(file, use, mutate, at_least=10):
         else: fate['works'] += 1
         assert within(10, start)
     file.write_bytes(whole)
-    assert n>=at_least and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-before < 300_000, fate # kilobytes
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-before < 300_000, fate # kilobytes
 
 @pytest.fixture
 def run(tmp_path, checkpoint):
@@ -182,7 +181,7 @@ def line_swapped(rng, data):
 def test_a_corpus_that_grows(grows, tmp_path, name, mutate):
     "It grows, or one sentence says what is wrong, and it is left as it was"
     d = shutil.copytree(grows, tmp_path/'own')
-    fuzz(d/'data'/name, lambda: grown(d, tmp_path), mutate)
+    fuzz(d/'data'/name, lambda: grown(d, tmp_path), mutate, 10)
 
 FOREIGN = {'7': 'line 1', '{}': 'line 1 .*path', '["x"]': 'line 1', '{"path": "a", "reason": "", "set": ""}': 'line 1', '{"path": "a", "reason": "x", "set": "", "code": "y"}': 'code', '{"path": "a", "reason": "x", "set": "", "split": "train"}': 'line 1', '['*5000: 'line 1 is no row', 'x': 'line 1 is no row'}
 @pytest.mark.parametrize('row', FOREIGN)
@@ -283,11 +282,10 @@ def test_rules(tmp_path):
     "Expressions from a model.json are numbers and named pieces, whatever they look like"
     rng = random.Random(0)
     words = ['causal','&','|','~','(',')','near_bars(2)','key_is(bar=7)','-SS32','meloformer','__import__("os").system("touch evil")','lambda: 0','9'*400,'**{}','*[1]','.f','[0]','RR',' same_bar ','\0','\n']
-    end,fate = time.time()+SECONDS,set()
-    for i in range(2000):
+    fate = set()
+    for _ in range(500):
         try: fate.add(bool(preset(''.join(rng.choice(words) for _ in range(rng.choice([1, 3, 9, 60]))))))
         except ValueError: fate.add(None)
-        if i>100 and time.time()>end: break
     assert fate=={True, None} and not Path('evil').exists()
     for text in ('('*1500, '~'*1999+'RR', '&'.join(['RR|SS']*300)):
         start = time.time()
