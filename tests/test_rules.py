@@ -240,9 +240,11 @@ def test_a_stranger_s_code_is_not_run(strange, capsys):
     assert capsys.readouterr().err=='meloformer generate: m: its mask is code, which is not run unless you trust it; read m/mask.py, then give --trust (trust=True in Python)\n'
     with pytest.raises(ValueError, match='not run unless'): MeloFormer.load('m')
     assert not (strange/'ran').exists()
-    assert cli.run(command[0], [*command[1:], '--trust'])==0 and (strange/'ran').exists() and (strange/'x.mid').exists()
     (strange/'m/mask.py').write_text(FILE+'#')
     with pytest.raises(ValueError, match='is not the code that the model was trained with'): MeloFormer.load('m', trust=True)
+    assert not (strange/'ran').exists()
+    (strange/'m/mask.py').write_text(FILE)
+    assert cli.run(command[0], [*command[1:], '--trust'])==0 and (strange/'ran').exists() and (strange/'x.mid').exists()
     (strange/'m/model.json').write_text((strange/'m/model.json').read_text().replace(mask, 'm/mask.py:phrase'))
     (strange/'ran').unlink()
     with trusting(), pytest.raises(ValueError, match='names a file of this machine'): MeloFormer.load('m')
