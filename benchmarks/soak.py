@@ -6,7 +6,7 @@ Four parts, each in a process of its own: `prepare` on files with wrong bits, cu
 with AdamW, and with Muon.
 Resident memory, children included, is looked at up to 200 times. The first fifth is warm-up. Three figures must stay below `most` per cent: the line fitted through the rest, the median of the last fifth beside that of the second, and
 the highest of the last three fifths beside the highest of the first two. What is open is counted after a small run of the same kind, and after the large one. Status 1 and a sentence where a bound is broken.
-Rows of other parts stay in the results file, each with its commit."""
+Rows of other parts stay in the results file, each with its commit and its machine."""
 import contextlib, gc, json, os, random, subprocess, sys, tempfile, time
 from functools import partial
 from pathlib import Path
@@ -164,9 +164,9 @@ def main(
     if wrong := set(parts.split())-n.keys(): sys.exit(f"--parts is of {', '.join(n)}, not {', '.join(wrong)}")
     if min(n.values())<20: sys.exit('at least 20 files, pieces and steps are needed to tell a line from noise')
     if inside: return print(json.dumps(soaked(parts, n[parts], seeds)))
-    from report import earlier, head, report
+    from report import earlier, head, processor, report
     for k in parts.split():
-        rows.append(in_process(k, n[k], seeds)|dict(commit=head(), most_percent=most, seeds=Path(seeds).name if seeds else 'invented'))
+        rows.append(in_process(k, n[k], seeds)|dict(commit=head(), device=processor(), most_percent=most, seeds=Path(seeds).name if seeds else 'invented'))
         print({a: b for a,b in rows[-1].items() if a!='resident_mb'}, flush=True)
         kept = {r['part']: r for r in [*earlier('soak'), *rows]}
         report('soak', packages=('psutil',), command='python benchmarks/soak.py', rows=[kept[o] for o in n if o in kept])
