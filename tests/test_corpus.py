@@ -276,16 +276,16 @@ def test_no_label_lies_on_another(midi_folder, tmp_path, lengths, monkeypatch):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     (tmp_path/'list.txt').write_text('\n'.join(map(str, sorted(midi_folder.glob('*.mid'))[:12])))
     info = build(tmp_path/'list.txt', tmp_path/'data', progress=False)
-    index = np.load(tmp_path/'data/train.npy')
-    index['length'] = np.geomspace(*lengths, len(index))
-    np.save(tmp_path/'data/train.npy', index)
+    for o in ('train','val'):
+        index = np.load(tmp_path/f'data/{o}.npy')
+        index['length'] = np.geomspace(*lengths, len(index))
+        np.save(tmp_path/f'data/{o}.npy', index)
     reasons = [*(f'too {o}' for o in ('few notes','many notes','few beats','many beats','few pitches','few seconds','many seconds')), 'off the grid', 'across the bars', 'other meters', 'unreadable', 'nearly a duplicate', corpus.TIES]
     info['counts'] = {'kept': 12_345_678} | {k: 10**i//3 for i,k in enumerate(reasons)}
     n,words = corpus._token_counts(tmp_path/'data', HID()),HID().words
     monkeypatch.setattr(corpus, '_token_counts', lambda *_: {w[1]: 998_877*(i%50) for i,w in enumerate(words) if w[1] in n or w[1].startswith(('Program','Chord'))})
     fig = corpus._pictures(info, tmp_path/'data')
     FigureCanvasAgg(fig).draw()
-    assert not any(o.get_text() for ax in fig.axes for o in ax.get_xticklabels(minor=True)), 'what stands between round numbers lies on them for some lengths'
     boxes = [(o.get_text(), o.get_window_extent()) for ax in fig.axes for o in seen(ax)]
     assert len(boxes)>60
     for i,(a,x) in enumerate(boxes):

@@ -101,7 +101,7 @@ def bars_of(draw):
     return some[:a]+some[b:]+some[a:b]
 
 @given(st.data(), RULES, st.booleans(), st.booleans())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_random_rules_step_by_step(data, rule, two_pass, told):
     "Cached is all at once, whatever the rule; and also when it is known where the writing ends"
     numbers = bars_of(data.draw)

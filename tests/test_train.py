@@ -21,7 +21,7 @@ from meloformer.net.checkpoint import checkpoints, find_checkpoint, load_newest,
 from meloformer.music.score import NOTE, Score, Track
 from meloformer.training.config import read_config
 from meloformer.training.log import Stopped
-from meloformer.training.train import batcher, train, train_step
+from meloformer.training.train import batcher, train, train_step, windows_at
 
 ARGS = '--model_size tiny --max_seq_len 256 --batch_size 2 --gradient_accumulation_steps 2 --steps 16 --save_every 6 --val_every 8 --val_windows 2 --log_every 1 --num_workers 1 --sample_bars 1 --infill_prob .5 --track_dropout .2'.split()
 
@@ -170,7 +170,9 @@ def test_a_log_that_ends_in_the_middle(corpus_folder, tmp_path):
 def test_one_number_of_steps(corpus_folder, tmp_path, capsys):
     "What is said of a run agrees with itself"
     from meloformer.training.train import Trainer
-    Trainer(read_config(data=corpus_folder, out=tmp_path/'long', **FEW|dict(batch_size=8, num_workers=1), epochs=1), Ranks('cpu'))._introduce()
+    t = Trainer(read_config(data=corpus_folder, out=tmp_path/'long', **FEW|dict(batch_size=8, num_workers=1), epochs=1), Ranks('cpu'))
+    t._introduce()
+    assert windows_at(t.phases, t.steps-1) < len(t.packs) <= windows_at(t.phases, t.steps)
     said = capsys.readouterr().out
     assert 'first phases shortened' in said and len(set(re.findall(r'(\d+) steps', said))) == 1, said
     train(data=corpus_folder, out=tmp_path/'run', **FEW, steps=2)

@@ -621,7 +621,9 @@ def _band(hid, start, tracks, instruments, gone=(), last=4):
     now = players(hid, start[bar>bar.max()-last])[0]
     if instruments: return numbered(parse_instruments(instruments, tracks)),None
     stay = tuple(sorted((tuple(p) for p in o.tolist() if p[0] not in gone), key=lambda o: instrument_order(*o)) for o in (who, now))
-    if not stay[0]: raise ValueError(f"{'--without leaves nobody who goes on' if gone else 'nobody plays in the piece'}; name who plays with --instruments")
+    if not stay[0]:
+        why = '--without leaves nobody who goes on' if gone else 'nobody plays in the piece'
+        raise ValueError(f'{why}; name who plays with --instruments')
     return stay
 
 def _gone(without, instruments, about):
