@@ -250,29 +250,27 @@ def test_a_stranger_s_code_is_not_run(strange, capsys):
     with trusting(), pytest.raises(ValueError, match='names a file of this machine'): MeloFormer.load('m')
     assert not (strange/'ran').exists()
 
-def test_the_owner_s_file_is_trust_enough(strange):
+def test_rules_in_python_and_in_spawned_processes(strange):
+    "The owner's file is trust enough; a rule of an imported module is known by its file; one of pieces by itself; both survive a spawn; a bare lambda is refused with the remedy"
     (strange/'my_rules.py').write_text(FILE)
-    code = "from meloformer.net.masks import preset; from meloformer.net.model import *; preset('my_rules.py:phrase'); print(MeloFormer.load('m').rule)"
-    res = python('-c', code, cwd=strange)
-    assert res.returncode==0, res.stderr
-
-def test_rules_in_python_and_in_spawned_processes(tmp_path):
-    "A rule of an imported module is known by its file; one of pieces by itself; both survive a spawn; a bare lambda is refused with the remedy"
-    (tmp_path/'my_rules.py').write_text(FILE)
-    (tmp_path/'go.py').write_text('''
-import multiprocessing, my_rules
+    (strange/'go.py').write_text('''
+import multiprocessing
 from meloformer.net.masks import *
+from meloformer.net.model import MeloFormer
 from meloformer.training.config import TrainConfig
 def name(r): return r.spec().split('#')[0]
 if __name__=='__main__':
+    preset('my_rules.py:phrase')
+    MeloFormer.load('m')
+    import my_rules
     pieces = causal & same_document & RR & bars_back(0, 4)
     with multiprocessing.get_context('spawn').Pool(1) as pool: print(pool.map(name, [pieces, my_rules.phrase]))
     print(TrainConfig('x', mask=pieces).mask, TrainConfig('x', mask=my_rules.phrase).mask)
 ''')
-    res = python('go.py', cwd=tmp_path)
+    res = python('go.py', cwd=strange)
     assert res.returncode==0, res.stderr
     said,both = res.stdout.splitlines()
-    assert said=="['causal & same_document & RR & bars_back(0, 4)', 'my_rules.py:phrase']" and both==f'causal & same_document & RR & bars_back(0, 4) {tmp_path}/my_rules.py:phrase'
+    assert said=="['causal & same_document & RR & bars_back(0, 4)', 'my_rules.py:phrase']" and both==f'causal & same_document & RR & bars_back(0, 4) {strange}/my_rules.py:phrase'
     with pytest.raises(ValueError, match='put it into a file'): TrainConfig('x', mask=beside(KINDS['odd'][0]))
     with pytest.raises(ValueError, match='put it into a file'): pickle.dumps(KINDS['odd'][0])
 
