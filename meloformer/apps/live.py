@@ -762,10 +762,31 @@ def live(
 WHOLE = 'fill','rewrite','add','harmonize','form','loop','like','attributes','attempts','window','summary_bars'
 live.config,live.left_out,live.renamed = (Stage, GenerationRequest),WHOLE,RENAMED
 
+# %% ../../nbs/apps/01_live.ipynb #a1f0d3fe
+def _keep(score, path):
+    "Write what was played; nobody can play it again, so where it cannot be written it is kept as MIDI wherever there is room"
+    try: return score.write(path)
+    except (ValueError, OSError, KeyboardInterrupt) as e: why = getattr(e, 'strerror', None) or str(e) or 'stopped'
+    for folder in (Path(path).parent, os.environ.get('TMPDIR', '/tmp'), '/dev/shm', Path.home()):
+        kept = Path(folder)/f'{Path(path).stem}-{os.getpid()}.mid'
+        try: write_whole(kept, score.to_bytes())
+        except OSError: continue # the next may have room
+        raise ValueError(f'{path}: cannot be written ({why}); what was played is kept as {kept}')
+    raise ValueError(f'{path}: cannot be written ({why}), and there is no room for it elsewhere: what was played is lost')
+
+def _left(p, hid, stage, first):
+    "What is left of a performance, however it ended: words, music, a picture"
+    print(p.log.words()+('' if first else '\n(the system serves other programs as readily as this one)'))
+    pieces,n = (p.talk, stage.call_bars) if stage.listen else (p.bars, 1)
+    if stage.out and pieces: _keep(concat(*pieces, bars=n, hid=hid), stage.out)
+    if stage.picture:
+        p.log.plot().savefig(data := io.BytesIO(), format='png', dpi=144)
+        write_whole(stage.picture, data.getvalue())
+
 # %% ../../nbs/apps/01_live.ipynb #e4f0d3fe
 def _live(ckpt, hid, asked, request, stage):
     "Open, play, close"
-    inbox,opened,listen = Inbox(),[],stage.listen
+    inbox,opened,listen,p,first = Inbox(),[],stage.listen,None,True
     undo = _stoppable(inbox)
     try:
         opened.append(to := open_output(stage.port, stage.virtual))
@@ -778,17 +799,11 @@ def _live(ckpt, hid, asked, request, stage):
         p.click = bool(listen) and not stage.quiet
         what = _answering(p, thinker, hid, asked, request, stage) if listen else _playing(p, thinker, hid, asked, request, stage)
         print(f'Playing to {to.name}; Ctrl-C stops', flush=True)
-        with realtime_priority() as first: log = p.perform(what)
+        with realtime_priority() as first: return p.perform(what)
     finally:
         for o in reversed(opened): o.close()
         undo()
-    print(log.words()+('' if first else '\n(the system serves other programs as readily as this one)'))
-    pieces,n = (p.talk, stage.call_bars) if listen else (p.bars, 1)
-    if stage.out and pieces: concat(*pieces, bars=n, hid=hid).write(stage.out)
-    if stage.picture:
-        log.plot().savefig(data := io.BytesIO(), format='png', dpi=144)
-        write_whole(stage.picture, data.getvalue())
-    return log
+        if p: _left(p, hid, stage, first)
 
 def _answering(p, thinker, hid, asked, request, stage):
     "The performance of who answers a player"

@@ -306,6 +306,7 @@ def infill_request(
     n,rows = b.n,list(map(tuple, rows.tolist()))
     first,stop = bars or (0, n)
     if not 0<=first<stop<=n: raise ValueError(f'bars {first+1} to {stop} are asked for, but the piece has {n}')
+    if not (rows or add or harmony): raise ValueError('nobody plays in the piece; name who joins with --add')
     _check_rewritten(rewrite, rows)
     inside,target = np.arange(n).clip(first, stop-1)==np.arange(n),np.zeros((n, len(rows)), bool)
     whole = not (rewrite or add or harmony)
@@ -625,7 +626,9 @@ def _band(hid, start, tracks, instruments, gone=(), last=4):
     now = players(hid, start[bar>bar.max()-last])[0]
     if instruments: return numbered(parse_instruments(instruments, tracks)),None
     stay = tuple(sorted((tuple(p) for p in o.tolist() if p[0] not in gone), key=lambda o: instrument_order(*o)) for o in (who, now))
-    if not stay[0]: raise ValueError('--without leaves nobody who goes on; name who plays with --instruments')
+    if not stay[0]:
+        why = '--without leaves nobody who goes on' if gone else 'nobody plays in the piece'
+        raise ValueError(f'{why}; name who plays with --instruments')
     return stay
 
 def _gone(without, instruments, about):
