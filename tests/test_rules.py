@@ -34,14 +34,10 @@ KINDS = dict(
 
 def rows(ids, i): return torch.stack([getattr(ids, f)[0, i] for f in FIELDS])
 
-def stepped(m, x, ids, last=None, latents=None):
-    "Logits of one piece, token by token, and the most entries that were kept; the first token is read at once with the latents, if there are any"
-    cache,S,out,most = Cache(m),ids.n_slots,[],0
-    if latents is not None:
-        first = ids.at(torch.tensor([0, *range(ids.n_summaries, S+1)]))
-        first.n_summaries = 1
-        out.append(m.prefill(cache, x[:, :1], first, int(ids.bar[0, S:].min()), last=last, latents_1Ld=latents))
-    for t in range(len(out), x.shape[1]):
+def stepped(m, x, ids, last=None):
+    "Logits of one piece, token by token, and the most entries that were kept"
+    cache,S,out,most = Cache(m),ids.n_summaries,[],0
+    for t in range(x.shape[1]):
         s,before = int(ids.slot[0, S+t]),int(ids.slot[0, S+t-1])
         if t and s!=before:
             m.step(cache, torch.tensor([0]), rows(ids, before)[None])
@@ -58,15 +54,14 @@ def a_piece(numbers, seed=0, size=6):
     bar,program,index = np.array(each).T
     return make_ids(0*bar, bar, program, np.where(index==0, 1, 9), index, 3*index, len(numbers))
 
-def model(mask, two_pass=False): return randomize_weights(MeloFormer(Config(width=64, layers=2, heads=1, kv_heads=1, vocab_size=64, mask=mask, two_pass=two_pass, latent_width=8))).double()
-def tokens_of(ids): return torch.from_numpy(np.random.default_rng(0).integers(64, size=(1, ids.shape[1]-ids.n_slots)))
+def model(mask, two_pass=False): return randomize_weights(MeloFormer(Config(width=64, layers=2, heads=1, kv_heads=1, vocab_size=64, mask=mask, two_pass=two_pass)).double()
+def tokens_of(ids): return torch.from_numpy(np.random.default_rng(0).integers(64, size=(1, ids.shape[1]-ids.n_summaries)))
 
 @torch.no_grad()
-def same_as_all_at_once(mask, ids, two_pass=False, told=False, **kw):
-    if told: ids = with_latents(ids, multiple=1)
-    m,x,latents = model(mask, two_pass),tokens_of(ids),torch.from_numpy(np.random.default_rng(1).normal(size=(1, ids.n_latents, 8))) if told else None
-    got,most = stepped(m, x, ids, latents=latents, **kw)
-    torch.testing.assert_close(got, m(x, ids, m.plan(ids), latents)[0], rtol=0, atol=1e-9)
+def same_as_all_at_once(mask, ids, two_pass=False, **kw):
+    m,x = model(mask, two_pass),tokens_of(ids)
+    got,most = stepped(m, x, ids, **kw)
+    torch.testing.assert_close(got, m(x, ids, m.plan(ids))[0], rtol=0, atol=1e-9)
     return most
 
 @pytest.mark.parametrize('kind,named,two_pass,told', [(k, named, more and i%2, more and not i%2) for i,k in enumerate(KINDS) for named,more in ((0, False), (1, False), (1, True))])
@@ -107,13 +102,11 @@ def test_random_rules_step_by_step(data, rule, two_pass, told):
     numbers = bars_of(data.draw)
     same_as_all_at_once(rule, a_piece(numbers, data.draw(st.integers(0, 99))), two_pass, told, last=max(numbers))
 
-def perhaps_told(pack, told): return with_latents(ids_of(pack), multiple=64) if told else ids_of(pack)
-
 @given(packs(), RULES, st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_random_rules_in_blocks(pack, rule, told):
     "No pair is lost, none is added, in blocks and in tiles; and no edge leads to the future or to another piece"
-    ids = perhaps_told(pack, told)
+    ids = ids_of(pack)
     B,N = ids.shape
     mask = rule.dense(ids)
     m = mask.view(B, N//32, 32, N//32, 32)
@@ -142,28 +135,17 @@ def folds(r):
 @settings(max_examples=20, deadline=None)
 def test_presets_in_codes(pack, told, name):
     "Every preset, in one pass and in two, takes a few operations on a pair, and they give the same mask"
-    ids = perhaps_told(pack, told)
+    ids = ids_of(pack)
     for r in folds(preset(name)): assert torch.equal(in_codes(r, ids), r.dense(ids))
 
 @given(packs(), st.booleans(), RULES)
 @settings(max_examples=50, deadline=None)
 def test_random_rules_in_codes(pack, told, rule):
     "Whatever the rule: folded it is the same mask, or it says that and why it is not folded"
-    ids = perhaps_told(pack, told)
+    ids = ids_of(pack)
     for r in folds(rule):
         got = in_codes(r, ids)
         assert got is None or torch.equal(got, r.dense(ids))
-
-@pytest.mark.parametrize('rule', [earlier & RR | RR & same_bar | SR & same_bar, same_slot | RR & same_bar | SR & same_bar], ids=['order','slot'])
-def test_latents_have_orders_and_slots_of_their_own(rule):
-    "What has one order is one position, and what has one slot is of one bar: codes rely on it"
-    ids = with_latents(a_piece([3, 0, 1, 2]), multiple=1)
-    pad = -ids.shape[1]%32
-    ids = Ids(*(torch.nn.functional.pad(getattr(ids, n), (0, pad), value=-1) for n in FIELDS), ids.n_summaries, ids.n_latents)
-    for r in folds(law & rule):
-        got = in_codes(r, ids)
-        assert got is None or torch.equal(got, r.dense(ids))
-    assert folded(law & rule)[0]
 
 def test_which_rules_fold():
     for kind in ('phrase', 'far', 'last_40'): assert folded(beside(KINDS[kind][1]))[0], folded(beside(KINDS[kind][1]))[1]
@@ -172,7 +154,7 @@ def test_which_rules_fold():
 @given(packs(samples=st.just(1)), RULES, st.booleans(), st.booleans(), st.data())
 @settings(max_examples=25, deadline=None)
 def test_random_rules_do_not_leak(pack, rule, two_pass, told, data):
-    ids,at = perhaps_told(pack, told),data.draw(st.sampled_from(np.flatnonzero(pack[0][0]>=0).tolist()))
+    ids,at = ids_of(pack),data.draw(st.sampled_from(np.flatnonzero(pack[0][0]>=0).tolist()))
     m,x = model(rule, two_pass),torch.from_numpy(np.random.default_rng(0).integers(64, size=(1, pack.shape[2])))
     doc,latents = ids.document[0, ids.n_slots:],torch.ones(1, ids.n_latents, 8, dtype=torch.float64)
     if (doc!=doc[at]).any() or at: assert leaks(m, x, ids, at, 'gather', latents)[0] < 1e-12 if ((doc==doc[at]) & (torch.arange(len(doc))>at)).any() else True

@@ -103,7 +103,7 @@ def block_lists(
 class Plain(ValueError):
     "Why a rule is asked of each pair as it stands"
 
-N_KINDS = LATENT+1 # of positions: tokens', and those of summaries and latents
+N_KINDS = SUMMARY+1 # of positions: tokens', and that of summaries
 MOST_OPERATIONS = 8 # tests of a pair that a folded rule may take
 
 # %% ../../nbs/net/02_blocks.ipynb #28156690

@@ -214,7 +214,7 @@ def place_in_piece(
     ids: Ids # Of shape (B, S+T)
 ) -> Tensor: # Of shape (B, T)
     "Tokens of its piece before each token"
-    doc = ids.document[:, ids.n_slots:]
+    doc = ids.document[:, ids.n_summaries:]
     at = torch.arange(doc.shape[1], device=doc.device).expand(doc.shape)
     first = torch.cat([torch.ones_like(doc[:, :1], dtype=torch.bool), doc[:, 1:]!=doc[:, :-1]], 1)
     return at-torch.where(first, at, 0).cummax(1).values
