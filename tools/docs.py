@@ -10,6 +10,7 @@ from fastcore.script import call_parse
 from latex2mathml.converter import convert as mathml
 from nbdev.config import get_config
 from nbdev.doclinks import nbglob
+from runtime import FILES, Missing, runtime
 from symbols import directives, qual_name, symbols
 
 callouts = dict(note='note', tip='tip', warning='warning', important='danger', caution='warning')
@@ -204,6 +205,16 @@ def player_pages(nbs):
     import meloformer.music.sound
     return {o.relative_to(nbs).with_suffix('.html'): Score.read(o).play().page.encode() for o in sorted((nbs/'assets/listen').glob('*.mid'))}
 
+def writer_files(folder):
+    "The model that comes along, and what a page needs to write with it; the runtime is missing where npm's registry cannot be reached"
+    from meloformer.apps.browser import write_page
+    from meloformer import MeloFormer
+    write_page(MeloFormer.from_pretrained(), folder)
+    try: files = [runtime()/o for o in FILES]
+    except Missing as e: print(f'The page that writes in the browser lacks its runtime: {e}')
+    else:
+        for o in files: shutil.copy(o, folder)
+
 AFTER = 'tutorials','studies' # groups that follow the parts of the library, in this order
 
 def nav(pages):
@@ -255,6 +266,7 @@ def main(
         write(p.contents(f'# {p.title}\n\n{lead}{s}', src/'pages'/p.dest))
     if (nbs/'assets').exists(): shutil.copytree(nbs/'assets', src/'pages/assets', ignore=lambda d,fs: {'readme'})
     write({src/'pages'/k: v for k,v in player_pages(nbs).items()})
+    writer_files(src/'pages/assets/browser')
     conf = yaml.safe_load((root/'mkdocs.yml').read_text())
     conf |= dict(site_name=cfg.title, site_description=cfg.description, site_url=url+'/', docs_dir='pages', site_dir=str(site), nav=nav(pages),
                  copyright=f'{cfg.copyright} · <a href="{cfg.git_url}">source</a>, under the Apache License 2.0')
