@@ -149,16 +149,14 @@ def test_one_rank_mends(corpus_folder, tmp_path):
     assert met==[[]] and len([*tmp_path.glob('damaged_*')])==1
 
 def test_a_step_that_is_stopped_changes_nothing(corpus_folder):
-    "Neither gradients are left, nor averages that run on with every micro-batch, and are saved"
+    "Weights are what they were, and no gradients are left"
     w = Window(256)
-    m = MeloFormer(Config(width=64, layers=1, heads=1, kv_heads=1, latent_width=8))
-    packs = Packs(Corpus(corpus_folder), w, plans=1.)
+    m = MeloFormer(Config(width=64, layers=1, heads=1, kv_heads=1))
+    packs = Packs(Corpus(corpus_folder), w)
     before = {k: v.clone() for k,v in m.state_dict().items()}
     batches,asked = [batcher(m, w)([packs[i]]) for i in range(3)],[]
     with pytest.raises(Stopped): train_step(m, make_optimizer(m, 1e-3), batches, Ranks('cpu'), stop=lambda: asked.append(0) or len(asked)==2)
     assert all(torch.equal(v, before[k]) for k,v in m.state_dict().items()) and all(p.grad is None for p in m.parameters())
-    train_step(m, make_optimizer(m, 1e-3), batches, Ranks('cpu'))
-    assert not torch.equal(m.encoder.seen, before['encoder.seen'])
 
 def test_a_log_that_ends_in_the_middle(corpus_folder, tmp_path):
     "Killed while a line was written, the run goes on"

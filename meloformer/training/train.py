@@ -172,20 +172,16 @@ def micro_loss(model, batch, ranks):
     return losses(logits, b.labels)
 
 # %% ../../nbs/training/04_train.ipynb #76351481
-def _restore(was):
-    for b,old in was: b.copy_(old)
-
 def train_step(model, optimizer, batches, ranks, most_norm=1., spike=math.inf, stop=lambda: False):
     """One optimizer step over micro-batches; (nats a token, tokens, gradient norm), and whether it was taken
 
     It is if all is finite and the norm is no larger than `spike`.
     `Stopped` if asked to stop between micro-batches: then nothing has changed."""
     tokens, = ranks.all_reduce(sum(int((b.labels!=IGNORE).sum()) for b in batches))
-    total,was = 0.,[(b, b.clone()) for b in model.buffers()] # averages that run on with every micro-batch
+    total = 0.
     for i,b in enumerate(batches):
         if i and stop():
             optimizer.zero_grad(set_to_none=True)
-            _restore(was)
             raise Stopped
         with no_sync(model, i<len(batches)-1):
             loss = micro_loss(model, b, ranks).sum()
@@ -194,7 +190,6 @@ def train_step(model, optimizer, batches, ranks, most_norm=1., spike=math.inf, s
     loss,norm = ranks.all_reduce(total/tokens, clip(model, most_norm)/ranks.world) # the one place where a card is waited for
     good = math.isfinite(loss) and math.isfinite(norm) and norm<=spike
     if good: optimizer.step()
-    else: _restore(was)
     optimizer.zero_grad(set_to_none=True)
     return loss,int(tokens),norm,good
 
