@@ -7,7 +7,8 @@ from meloformer.data.corpus import Corpus
 from meloformer.data.packing import Packs, Window
 from meloformer.music.score import Score
 from meloformer.net.checkpoint import find_checkpoint
-from meloformer.net.model import Config, MeloFormer, randomize_weights
+from meloformer import MeloFormer
+from meloformer.net.model import Config, randomize_weights
 from meloformer.tokens.grammar import random_piece
 from meloformer.tokens.hid import HID
 from meloformer.tokens.outline import FACTS, Countdown, counts_of, fact_slices, outline_of, runs, window_rows
@@ -92,7 +93,7 @@ def test_the_model_that_comes_along_listens():
         like.notes['onset'] = np.arange(4*beats)*4*like.tpq//beats
         like.notes['duration'] = like.tpq//4
         made = model.generate(like=like, like_facts='rhythm', bars=4, chords='C F G C', instruments='piano')
-        assert [c for _,c in made.chords]==['C:maj','F:maj','G:maj','C:maj']
+        assert [c for _,c in made.chords]==['C','F','G','C']
         notes.append(len(made.notes))
     assert 3*notes[0] < notes[1] < 120, notes
 

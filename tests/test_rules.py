@@ -54,7 +54,7 @@ def a_piece(numbers, seed=0, size=6):
     bar,program,index = np.array(each).T
     return make_ids(0*bar, bar, program, np.where(index==0, 1, 9), index, 3*index, len(numbers))
 
-def model(mask, two_pass=False): return randomize_weights(MeloFormer(Config(width=64, layers=2, heads=1, kv_heads=1, vocab_size=64, mask=mask, two_pass=two_pass)).double()
+def model(mask, two_pass=False): return randomize_weights(MeloFormer(Config(width=64, layers=2, heads=1, kv_heads=1, vocab_size=64, mask=mask, two_pass=two_pass))).double()
 def tokens_of(ids): return torch.from_numpy(np.random.default_rng(0).integers(64, size=(1, ids.shape[1]-ids.n_summaries)))
 
 @torch.no_grad()
