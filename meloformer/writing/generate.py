@@ -746,12 +746,15 @@ def _with_kit(request, bars):
     return request
 
 # %% ../../nbs/writing/03_generate.ipynb #cfd5a053
-def _like(hid, piece, facts, bars):
-    "The outline of a `Score` or a MIDI file, if there is one, and how many bars are wanted"
-    if piece is None: return None,bars or 16
-    try: outline = outline_of(hid, hid.encode(piece if isinstance(piece, Score) else Score.read(piece)))
+def _like(hid, piece, facts, bars, meter, tempo):
+    "The outline of a `Score` or a MIDI file, if there is one, and bars, meter and tempo that are wanted: as typed, or its own"
+    if piece is None: return None,bars or 16,meter,tempo
+    try:
+        score = piece if isinstance(piece, Score) else Score.read(piece)
+        outline,first = outline_of(hid, hid.encode(score)),score.bars()[0]
     except ValueError as e: raise ValueError(f'--like {e}') from e
-    return outline.only(facts),bars or len(outline)
+    own = f"{first['numerator']}/{first['denominator']}",round(float(score.tempos[0]['bpm']))
+    return outline.only(facts),bars or len(outline),meter or own[0],tempo or own[1]
 
 def _unsettled(facts, chords, instruments):
     "Which facts are to be told: of all of them those that nothing else settles"
@@ -804,9 +807,11 @@ def make_request(
     **sampling             # temperature, top_p, top_k
 ) -> TokenRequest:
     "A `TokenRequest` in words, as on the command line"
-    sampling['like'],bars = _like(hid, like, _unsettled(like_facts, chords or key, instruments or without), bars)
+    facts = _unsettled(like_facts, chords or key, instruments or without)
+    sampling['like'],bars,*pace = _like(hid, like, facts, bars, meter, tempo)
     sampling['remarks'] = reductions(chords, key) if chords else []
     typed,chords,about = chords,parse_progression(chords, key) if chords else None,bool(fill or rewrite or add or harmonize)
+    if like and 'harmony' in facts: repeat_weight = 1 # how often is told
     rules = [*rules, *_leanings(off_chord_weight if chords or about else 1, repeat_weight)]
     sampling |= dict(max_rest_bars=None if max_rest_bars<0 else max_rest_bars, rules=rules)
     _check_together(about, prompt, meter or tempo, instruments, attributes)
@@ -814,9 +819,9 @@ def make_request(
     if prompt: song,name = read_song(prompt)._replace(named=bool(chords or harmonize)),'the piece' if isinstance(prompt, Score) else prompt
     said = attribute_tokens(hid, attributes or {})
     if about: res = _remark(_fill_in(hid, song, name, fill, rewrite, add, harmonize, chords, key, seed, **sampling), rewrite, add)
-    elif not prompt: res = _from_nothing(bars, chords, instruments, meter, tempo, attributes=said, without=gone, **sampling)
+    elif not prompt: res = _from_nothing(bars, chords, instruments, *pace, attributes=said, without=gone, **sampling)
     else: res = _after_song(hid, song, name, prompt_bars, bars, said, chords, instruments, gone, **sampling)
-    return _with_kit(_with_low_bass(_with_basses(res, typed, key)), kit_bars)
+    return _with_kit(_with_low_bass(_with_basses(res, typed, key)), 0 if like and 'drums' in facts else kit_bars)
 
 # %% ../../nbs/writing/03_generate.ipynb #c94c2e88
 def generate_scores(

@@ -58,7 +58,9 @@ class GenerationRequest:
     tempo: int = 0 # Quarter notes a minute
     form: str = None # Sections of the same length, such as AABA; A' is A with its second half written anew
     loop: bool = False # The end leads back to the beginning
-    like: str = None # MIDI file: each bar that is written is to be like the bar of it that has its number
+    # MIDI file: each bar that is written is to be like the bar of it that has its number; from nothing its meter and
+    # tempo are taken, too
+    like: str = None
     # In what: some of harmony, register, rhythm, players, drums, lengths, dynamics; all that --chords, --key and
     # --instruments do not settle, unless some are named
     like_facts: str = 'all'
