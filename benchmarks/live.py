@@ -8,8 +8,7 @@ with bars as the model likes and as `meloformer live` keeps them. Thinking is ti
 and warm; an answer from the end of a call of one bar. Sizes measured before are kept, each with its commit."""
 import os
 os.environ['OMP_NUM_THREADS'] = '1'
-import tempfile, threading
-from dataclasses import replace
+import tempfile, threading, time
 import mido, numpy as np, psutil, torch
 from fastcore.script import Param, call_parse
 from report import earlier, head, report
@@ -48,7 +47,7 @@ def first_bar(thinker, inbox, request, seed):
     return inbox.now()-start
 
 def shares(thinker, inbox, request, bars, seed=0):
-    "Thinking time of each bar over its duration, by the clock and of the processor; tokens would fit were it not for other programs"
+    "Thinking time of each bar over its duration, by the clock and of the processor"
     thinker.start(request, seed, True)
     of,res,notes = psutil.Process(thinker.process.pid),[],[]
     for _ in range(bars):
@@ -62,13 +61,15 @@ def shares(thinker, inbox, request, bars, seed=0):
     return dict(bars=bars, clock=named([a for a,_ in res]), processor=named([b for _,b in res]), notes=named(notes))
 
 def performance(thinker, inbox, request, seconds, seed=1):
-    "What happened in so many seconds, and how long the stop took"
+    "What happened in so many seconds from the first note on, and how long the stop took"
     tape,asked = RecordedPort(inbox),[]
     def stop():
+        while not tape.sent: time.sleep(.05)
+        time.sleep(seconds)
         asked.append(inbox.now())
         inbox.put(STOP)
     thinker.start(request, seed, forever=True)
-    threading.Timer(seconds, stop).start()
+    threading.Thread(target=stop, daemon=True).start()
     p = Performer(tape, inbox, tempo=120)
     with realtime_priority() as first: log = p.perform(p.play, thinker, most=AHEAD)
     late,busy = 1000*np.array([d for _,d in log.delays]),[s for _,_,s,_ in log.bars]
