@@ -306,7 +306,6 @@ def infill_request(
     n,rows = b.n,list(map(tuple, rows.tolist()))
     first,stop = bars or (0, n)
     if not 0<=first<stop<=n: raise ValueError(f'bars {first+1} to {stop} are asked for, but the piece has {n}')
-    if not (rows or add or harmony): raise ValueError('nobody plays in the piece; name who joins with --add')
     _check_rewritten(rewrite, rows)
     inside,target = np.arange(n).clip(first, stop-1)==np.arange(n),np.zeros((n, len(rows)), bool)
     whole = not (rewrite or add or harmony)
@@ -695,6 +694,8 @@ def _fill_in(hid, song, name, fill, rewrite, add, harmonize, chords, key=None, s
         if harmonize and not chords:
             chords,said = _for_melody(hid, tokens, span, named(rewrite), key, seed, sampling['rules'])
             sampling['remarks'] = [*sampling['remarks'], said]
+        if not (len(players(hid, tokens)[0]) or add or harmonize):
+            raise ValueError('nobody plays in the piece; name who joins with --add')
         return infill_request(hid, tokens, span, named(rewrite), named(add), harmonize, chords, song=song, **sampling)
     except ValueError as e: raise ValueError(f'{name}: {e}') from e
 
