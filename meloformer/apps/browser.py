@@ -42,9 +42,8 @@ def qualities_of(
 
 def chord_words() -> dict: # roots, tails after them, tails after small letters, words for no chord
     "How chord symbols are spelled"
-    signs = [*product('ABCDEFGHabcdefgh', ('','#','b','is','es','s'))]
     roots = {}
-    for root in map(''.join, signs):
+    for root in map(''.join, product('ABCDEFGHabcdefgh', ('','#','b','##','bb','#b','b#','is','es','s'))):
         try: roots[root] = (parse_chord(root)-1)//len(QUALITIES)
         except ValueError: continue # no root
     return dict(roots=roots, tails=qualities_of('C'), small=qualities_of('c'), none=['N','N.C.','NC','n.c.','nc'])
