@@ -60,7 +60,7 @@ def later(d, seconds):
     "An excerpt that begins so much later, wherever that is in its bar"
     k,own = int(seconds*FPS),d['on']>=seconds-.02
     res = d|{o: d[o][own] for o in ('on','off','pitch','drum','prog','ontick')}|{o: d[o][k:] for o in 'PF' if o in d}
-    return res|{o: res[o]-k/FPS for o in ('on','off','bars')}
+    return res|dict(on=np.maximum(res['on']-k/FPS, 0), off=res['off']-k/FPS, bars=res['bars']-k/FPS)
 
 def kept(corpus, keep, split, most, seconds, first=None, soundfont=None):
     "Excerpts as they were heard, from the folder or made anew; those out of the middle of a piece begin anywhere in a bar"

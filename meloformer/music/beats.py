@@ -371,7 +371,8 @@ def on_bars(
     "The notes as a score whose bars lie where they were heard"
     first = beats.at[0]
     early = (notes['onset']<first) & (notes['onset']>first-.06) # they mean the first beat, and want no bar of their own
-    on,end = (np.rint(960*o).astype(np.int64) for o in (np.where(early, first, notes['onset']), notes['end']))
+    on = np.where(early, np.ceil(960*first), np.rint(960*notes['onset'])).astype(np.int64)
+    end = np.rint(960*notes['end']).astype(np.int64)
     own = columns(NOTE, onset=on, duration=np.maximum(1, end-on), pitch=notes['pitch'], velocity=notes['velocity'], track=0)
     raw = Score(480, own, [Track(program)])
     res = aligned(raw, np.stack([beats.at, beats.number], 1))
