@@ -15,8 +15,7 @@ from meloformer.data.corpus import Corpus
 from meloformer.judging.compare import interval, resample
 from meloformer.music.score import Score
 from meloformer.net.checkpoint import find_checkpoint
-from meloformer.net.pretrained import *
-from meloformer.net.model import MeloFormer
+from meloformer import MeloFormer
 from meloformer.tokens.infill import bar_starts, select_bars
 from meloformer.tokens.outline import FACTS, likeness, outline_of
 from meloformer.tokens.vocabulary import BOS, EOS

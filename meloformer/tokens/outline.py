@@ -49,7 +49,7 @@ def _running(flag, values, since):
     at,begin = (np.maximum.accumulate(np.where(o, np.arange(len(o)), -1)) for o in (flag, since))
     return np.where(at>=begin, values[at], 0)
 
-# %% ../../nbs/tokens/06_outline.ipynb #50825fe7
+# %% ../../nbs/tokens/06_outline.ipynb #caabaaec
 def note_columns(
     hid: HID,
     tokens: np.ndarray, # Token numbers, shape (T,)
@@ -60,7 +60,8 @@ def note_columns(
     player,place = k==PROGRAM,k==POSITION
     length,velocity = _running(k==LENGTH, v, player | place),_running(k==VELOCITY, v, player)
     at = np.flatnonzero(k==PITCH)
-    return at,_columns(hid.positions_per_beat, v[at], *(o[at].astype(int) for o in (structure.program, structure.position, length, velocity)))
+    said = structure.program,structure.position,length,velocity
+    return at,_columns(hid.positions_per_beat, v[at], *(o[at].astype(int) for o in said))
 
 # %% ../../nbs/tokens/06_outline.ipynb #4bd32d68
 @dataclass

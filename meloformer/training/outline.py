@@ -175,14 +175,14 @@ class Teaching:
         save_checkpoint(self.out, self.model, self.model.hid, self.model.state_dict(), state)
         prune(self.out, 1)
 
-# %% ../../nbs/training/06_outline.ipynb #60167733
+# %% ../../nbs/training/06_outline.ipynb #d4c8ee6b
 @patch
 def learn(self:Teaching, stop):
     "One round; the mean loss in nats a token"
     first,size = self.round*POOL,self.must['batch_size']
     x,rows,labels = read_pool(self.model, self.packs, range(first, first+POOL), self.bf16)
-    g,lost = torch.Generator().manual_seed(hash((self.must['seed'], self.round))),[]
-    batches = [o for _ in range(PASSES) for o in torch.randperm(len(x), generator=g).split(size)]
+    g,lost = torch.Generator('cpu').manual_seed(hash((self.must['seed'], self.round))),[]
+    batches = [o for _ in range(PASSES) for o in torch.randperm(len(x), generator=g, device='cpu').split(size)]
     for n,i in enumerate(batches):
         if stop.asked: return
         for o in self.optimizer.param_groups: o['lr'] = lr_at(self.round+n/len(batches), self.rounds, self.lr, warmup=1, decay=.5)

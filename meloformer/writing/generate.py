@@ -126,6 +126,7 @@ def told(self:BatchGenerator, pieces):
     rows = np.stack([self.countdowns[b].row() if self.countdowns[b] else np.zeros(ROW, np.float32) for b in pieces])
     return torch.from_numpy(rows).to(self.device, non_blocking=True)
 
+# %% ../../nbs/writing/03_generate.ipynb #7d9b6af7
 @patch
 def note(self:BatchGenerator, b, t):
     "Note a token of a piece; does it begin a bar?"
@@ -763,6 +764,7 @@ def _unsettled(facts, chords, instruments):
     settled = [*['harmony']*bool(chords), *['players','drums']*bool(instruments)]
     return ', '.join(o for o in FACTS if o not in settled)
 
+# %% ../../nbs/writing/03_generate.ipynb #d2615331
 def _leanings(off_chord, repeat):
     "Soft rules: notes outside of the chord, and pitches that were struck just before, keep so much of their probability"
     return [chord_tones().softly(off_chord)]*(off_chord<1) + [other_pitches().softly(repeat)]*(repeat<1)
