@@ -27,8 +27,8 @@ from .onnx import *
 
 # %% ../../nbs/apps/11_browser.ipynb #b596f8a7
 TAILS = ('','m','min','mi','minor','-','M','maj','ma','major','Δ','dim','°','o','aug','+','hdim','ø','mmaj','mM','dom'),(
-    '','5','6','7','9','11','13','69','6/9','2','4'),('','sus','sus2','sus4','b5','#5','b9','#9','#11','b13','add9','add2','add4','add6','add11',
-    'no3','no5','-5','+5','alt','maj7','M7','aug','+')
+    '','5','6','7','9','11','13','69','6/9','2','4'),('','sus','sus2','sus4','b5','#5','b9','#9','#11','b13',
+    'add9','add2','add4','add6','add11','no3','no5','-5','+5','alt','maj7','M7','aug','+')
 
 def qualities_of(
     root: str # Such as 'C'
@@ -78,7 +78,8 @@ def name_card() -> dict:
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
     names = [instrument_name(i) for i in range(DRUMS)]
-    words = {o.lower(): i for i,o in enumerate(names)} | {k: v[0] for k,v in ALIASES.items()} | {o: DRUMS for o in ('drums','drum','percussion')}
+    words = {o.lower(): i for i,o in enumerate(names)} | {k: v[0] for k,v in ALIASES.items()}
+    words |= {o: DRUMS for o in ('drums','drum','percussion')}
     return dict(drums=DRUMS, drums_name=instrument_name(0, True), names=names, words=words, symbols=chord_words(), qualities=len(QUALITIES),
         labels=[name_chord(i) for i in range(len(LABELS))], flats=[name_chord(i, True) for i in range(len(LABELS))],
         colors=[[to_hex(c) for c in colormaps[o].colors] for o in ('tab10','tab20')])
@@ -90,8 +91,9 @@ def page_card(
     r,ppb = GenerationRequest(),hid.positions_per_beat
     asked,(_,bass) = r.parse(hid),typed_bass([])
     lowest = sorted(sorted(LOWEST), key=lambda p: RANGES[p][0])
-    return name_card() | dict(meters={m: meter_card(m, ppb) for m in METERS}, tempos=TEMPOS.tolist(), ticks=TICKS, max_quarters=MAX_QUARTERS,
-        max_instances=MAX_INSTANCES, order=(instrument_order(np.arange(DRUMS+1))//MAX_INSTANCES).tolist(), ranges=RANGES.tolist(),
+    return name_card() | dict(meters={m: meter_card(m, ppb) for m in METERS}, tempos=TEMPOS.tolist(), ticks=TICKS,
+        max_quarters=MAX_QUARTERS, max_instances=MAX_INSTANCES, ranges=RANGES.tolist(),
+        order=(instrument_order(np.arange(DRUMS+1))//MAX_INSTANCES).tolist(),
         tones=(CHORD_TONES @ (1<<np.arange(12))).tolist(), bass=dict(programs=list(BASSES), lowest=lowest, share=bass.share),
         kit=kit_card(hid), dials=asked.dials.tolist(), max_bar_tokens=asked.max_bar_tokens, max_players=asked.max_tracks,
         max_rest_bars=r.max_rest_bars, off_chord_weight=r.off_chord_weight, repeat_weight=r.repeat_weight)

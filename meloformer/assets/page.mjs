@@ -83,7 +83,7 @@ function page(root) {
     frame.onload = () => {
       if (playing()) { latest ??= piece; frame.remove(); return }
       frame.style.cssText = ''
-      for (const o of [...roll.children]) if (o !== frame) o.remove()
+      while (roll.firstChild !== frame) roll.firstChild.remove()  // those before it; a newer one may be on its way
     }
     roll.append(frame)
   }
