@@ -261,4 +261,4 @@ def main(
     if fit: return fitted(corpus, list(kept(corpus, keep, 'train', 50, seconds, rendered)), seconds)
     rows = [dict(soundfont=find_soundfont().name, **o) for o in summaries(kept(corpus, keep, 'val', most, seconds))]
     if unseen: rows += [dict(soundfont=Path(unseen).name, **o) for o in summaries(kept(corpus, Path(keep)/'unseen', 'val', most, seconds, soundfont=unseen))]
-    report('transcribe', ('onnxruntime','scipy','mir_eval'), command='python benchmarks/transcribe.py CORPUS KEEP', rows=rows)
+    report('transcribe', ('onnxruntime','scipy','mir_eval'), command='python benchmarks/transcribe.py CORPUS KEEP'+f' --unseen {Path(unseen).name}'*bool(unseen), rows=rows)
