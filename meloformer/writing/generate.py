@@ -818,9 +818,8 @@ def make_request(
     rules = [*rules, *_leanings(off_chord_weight if chords or about else 1, repeat_weight)]
     sampling |= dict(max_rest_bars=None if max_rest_bars<0 else max_rest_bars, rules=rules)
     _check_together(about, prompt, meter or tempo, instruments, attributes)
-    gone = _gone(without, instruments, about)
+    gone,said = _gone(without, instruments, about),attribute_tokens(hid, attributes or {})
     if prompt: song,name = read_song(prompt)._replace(named=bool(chords or harmonize)),'the piece' if isinstance(prompt, Score) else prompt
-    said = attribute_tokens(hid, attributes or {})
     if about: res = _remark(_fill_in(hid, song, name, fill, rewrite, add, harmonize, chords, key, seed, **sampling), rewrite, add)
     elif not prompt: res = _from_nothing(bars, chords, instruments, *pace, attributes=said, without=gone, **sampling)
     else: res = _after_song(hid, song, name, prompt_bars, bars, said, chords, instruments, gone, **sampling)
