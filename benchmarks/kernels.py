@@ -5,6 +5,7 @@ python benchmarks/kernels.py [--masks "meloformer sliding"]
 Each preset is lowered once as it is written ("plain") and once in codes (`meloformer.net.blocks.folded`). FlexAttention's Triton source is
 compiled for sm_90 and disassembled, and the loops over keys are counted. Logic operations are comparisons of integers
 and operations on bits and predicates (`LOGIC`). This says what the compiler made, not how long it takes: nothing is run.
+Rows of the form "compared" are of an earlier version, which asked codes by a comparison for each test, with four warps.
 
 It needs a C++ compiler, and Triton from the package index (about 200 MB), which is put beside the built stub into build/kernels; .venv is
 left as it is. Where either cannot be had, one sentence says so and nothing is measured. Rows measured before are kept."""

@@ -1,13 +1,14 @@
 """Do memory, open files, threads, processes and temporary files stay as they are over thousands of files, pieces and steps?
 
-    python benchmarks/soak.py [--files 20000] [--pieces 500] [--steps 2000] [--most 2] [--seeds MIDI_FOLDER] [--parts "prepare generate train"]
+    python benchmarks/soak.py [--files 20000] [--pieces 500] [--steps 2000] [--most 2] [--seeds MIDI_FOLDER] [--parts "prepare generate train muon"]
 
-Three parts, each in a process of its own: `prepare` on files with wrong bits, cut short, or with chunks in other places; pieces of two bars, with their pictures, by the model that comes along; steps of a `tiny` model on windows of 512 places,
-with AdamW.
+Four parts, each in a process of its own: `prepare` on files with wrong bits, cut short, or with chunks in other places; pieces of two bars, with their pictures, by the model that comes along; steps of a `tiny` model on windows of 512 places,
+with AdamW, and with Muon.
 Resident memory, children included, is looked at up to 200 times. The first fifth is warm-up. Three figures must stay below `most` per cent: the line fitted through the rest, the median of the last fifth beside that of the second, and
 the highest of the last three fifths beside the highest of the first two. What is open is counted after a small run of the same kind, and after the large one. Status 1 and a sentence where a bound is broken.
-Rows of other parts stay in the results file, each with its commit."""
+Rows of other parts stay in the results file, each with its commit and its machine."""
 import contextlib, gc, json, os, random, subprocess, sys, tempfile, time
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 import numpy as np, psutil
@@ -74,7 +75,7 @@ def generate(n, where, seeds):
             tick()
     return run
 
-def train(n, where, seeds):
+def train(n, where, seeds, optimizer='adamw'):
     import torch
     from meloformer.data.corpus import build
     from meloformer.training.train import Tracer, train
@@ -88,11 +89,11 @@ def train(n, where, seeds):
             leave(self, step)
             tick()
         with patch.object(Tracer, 'leave', left):
-            train(data=str(where/'data'), out=str(out), model_size='tiny', max_seq_len=512, batch_size=1, gradient_accumulation_steps=1, num_workers=1, at_once=True, steps=k, optimizer='adamw', lr=1e-4, val_every=50, val_windows=1, save_every=50,
+            train(data=str(where/'data'), out=str(out), model_size='tiny', max_seq_len=512, batch_size=1, gradient_accumulation_steps=1, num_workers=1, at_once=True, steps=k, optimizer=optimizer, lr=1e-4, val_every=50, val_windows=1, save_every=50,
                 sample_bars=0, log_every=10, device='cpu')
     return run
 
-PARTS = dict(prepare=prepare, generate=generate, train=train)
+PARTS = dict(prepare=prepare, generate=generate, train=train, muon=partial(train, optimizer='muon'))
 
 # What is seen
 def resident():
@@ -121,7 +122,7 @@ def faults(row, most):
     wrong = [f"{row['part']}: resident memory grew by {v} % ({k}) over {row['n']:,} {row['of']}, more than {most:g} %" for k,v in row['growth_percent'].items() if v>most]
     return wrong+[f"{row['part']}: {k.replace('_', ' ')} were {a} before and {row['after'][k]} after {row['n']:,} {row['of']}" for k,a in row['before'].items() if row['after'][k]>a]
 
-OF = dict(prepare='files', generate='pieces', train='steps')
+OF = dict(prepare='files', generate='pieces', train='steps', muon='steps')
 
 def soaked(part, n, seeds):
     "The row of a part, which runs in this process"
@@ -155,17 +156,17 @@ def main(
     steps: int = 2_000,
     most: float = 2.,    # Per cent by which memory may grow
     seeds: str = None,   # Folder of MIDI files to mutate and to learn from (default: a few are made)
-    parts: str = 'prepare generate train', # Which of them
+    parts: str = 'prepare generate train muon', # Which of them
     inside: bool = False # Here, one part; its row is printed, and no result is kept
 ):
     "Run for long, and see what grows"
-    n,rows = dict(prepare=files, generate=pieces, train=steps),[]
+    n,rows = dict(prepare=files, generate=pieces, train=steps, muon=steps),[]
     if wrong := set(parts.split())-n.keys(): sys.exit(f"--parts is of {', '.join(n)}, not {', '.join(wrong)}")
     if min(n.values())<20: sys.exit('at least 20 files, pieces and steps are needed to tell a line from noise')
     if inside: return print(json.dumps(soaked(parts, n[parts], seeds)))
-    from report import earlier, head, report
+    from report import earlier, head, processor, report
     for k in parts.split():
-        rows.append(in_process(k, n[k], seeds)|dict(commit=head(), most_percent=most, seeds=Path(seeds).name if seeds else 'invented'))
+        rows.append(in_process(k, n[k], seeds)|dict(commit=head(), device=processor(), most_percent=most, seeds=Path(seeds).name if seeds else 'invented'))
         print({a: b for a,b in rows[-1].items() if a!='resident_mb'}, flush=True)
         kept = {r['part']: r for r in [*earlier('soak'), *rows]}
         report('soak', packages=('psutil',), command='python benchmarks/soak.py', rows=[kept[o] for o in n if o in kept])

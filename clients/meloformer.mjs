@@ -2,9 +2,7 @@
 const encode = bytes => btoa(Array.from(bytes, b => String.fromCharCode(b)).join(''))
 const decode = text => Uint8Array.from(atob(text), c => c.charCodeAt(0))
 
-export class Refused extends Error {
-  constructor(status, words) { super(words); this.status = status }
-}
+export class Refused extends Error { constructor(status, words) { super(words); this.status = status } }
 
 // Each method takes the fields of `meloformer generate` and gives MIDI files as Uint8Arrays
 export class Server {
@@ -28,6 +26,10 @@ export class Server {
   generate(fields = {}, signal) { return this.write('generate', fields, undefined, signal) }
   goOn(midi, bars, fields = {}, signal) { return this.write('continue', { ...fields, bars }, midi, signal) }
   infill(midi, fill, fields = {}, signal) { return this.write('infill', { ...fields, fill }, midi, signal) }
+  text(text, fields = {}, signal) { return this.write('text', { ...fields, text }, undefined, signal) }
+  async transcribe(sound, fields = {}, signal) { // the bytes of a wav, flac, mp3 or ogg file
+    return decode((await (await this.ask('/v1/transcribe', { ...fields, sound: encode(sound) }, 'POST', signal)).json()).midi)
+  }
 
   // for await (const [kind, what] of server.stream({bars: 8})) …; to leave the loop cancels
   async *stream(fields, verb = 'generate', midi) {
@@ -39,14 +41,10 @@ export class Server {
       for await (const text of r.body.pipeThrough(new TextDecoderStream())) {
         const each = (rest + text).split('\n\n')
         rest = each.pop()
-        for (const o of each) {
-          const m = /^event: (.*)\ndata: (.*)/.exec(o)
-          if (m) yield [m[1], JSON.parse(m[2])]
-        }
+        for (const m of each.map(o => /^event: (.*)\ndata: (.*)/.exec(o))) if (m) yield [m[1], JSON.parse(m[2])]
       }
     } finally { stop.abort() }
   }
-
   async cancel(id) { await this.ask('/v1/jobs/' + id, undefined, 'DELETE') }
   async health() { return (await this.ask('/health')).json() }
 }

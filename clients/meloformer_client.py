@@ -30,6 +30,11 @@ class Server:
     def generate(self, midi=None, **fields): return self.write('generate', midi, **fields)
     def go_on(self, midi, bars, **fields): return self.write('continue', midi, bars=bars, **fields)
     def infill(self, midi, fill, **fields): return self.write('infill', midi, fill=fill, **fields)
+    def text(self, text, **fields): return self.write('text', text=text, **fields)
+
+    def transcribe(self, sound, **fields):
+        "A recording (the bytes of a wav, flac, mp3 or ogg file) as a MIDI file"
+        with self.ask('/v1/transcribe', fields|dict(sound=base64.b64encode(sound).decode())) as r: return base64.b64decode(json.load(r)['midi'])
 
     def stream(self, verb='generate', midi=None, **fields):
         "Yields (kind, what) while it is written; to stop reading cancels"

@@ -58,6 +58,17 @@ class Command:
             for o in readers: o.join()
         return said
 
+class Running(Command):
+    "A server, until it is left: as soon as it has said where it is"
+    def __init__(self, name, *args, **kw): super().__init__(name, *args, '--port', 0, **kw)
+    def __enter__(self):
+        said = self.stdout.readline().split()
+        assert said, self.communicate()
+        self.url = said[-1]
+        self.port = int(self.url.rpartition(':')[2])
+        return self
+    def __exit__(self, *_): self.kill(); self.wait()
+
 def command(*args, **kw):
     "The same once it is over, as `subprocess.run` has it"
     p = Command(*args, **kw)

@@ -20,6 +20,11 @@ def slowness():
     sum(i*i for i in range(1_000_000))
     return max(1, (time.time()-start)/.08)
 
+def within(seconds, start):
+    "Has it taken no longer than so many seconds of a quiet laptop? How slow it is here is only asked where it has"
+    took = time.time()-start
+    return took < seconds or took < seconds*slowness()
+
 def same_folders(a, b):
     "Do two folders hold the same files, byte for byte?"
     return {o.name: o.read_bytes() for o in a.iterdir()}=={o.name: o.read_bytes() for o in b.iterdir()}

@@ -276,9 +276,10 @@ def test_no_label_lies_on_another(midi_folder, tmp_path, lengths, monkeypatch):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     (tmp_path/'list.txt').write_text('\n'.join(map(str, sorted(midi_folder.glob('*.mid'))[:12])))
     info = build(tmp_path/'list.txt', tmp_path/'data', progress=False)
-    index = np.load(tmp_path/'data/train.npy')
-    index['length'] = np.geomspace(*lengths, len(index))
-    np.save(tmp_path/'data/train.npy', index)
+    for o in ('train','val'):
+        index = np.load(tmp_path/f'data/{o}.npy')
+        index['length'] = np.geomspace(*lengths, len(index))
+        np.save(tmp_path/f'data/{o}.npy', index)
     reasons = [*(f'too {o}' for o in ('few notes','many notes','few beats','many beats','few pitches','few seconds','many seconds')), 'off the grid', 'across the bars', 'other meters', 'unreadable', 'nearly a duplicate', corpus.TIES]
     info['counts'] = {'kept': 12_345_678} | {k: 10**i//3 for i,k in enumerate(reasons)}
     n,words = corpus._token_counts(tmp_path/'data', HID()),HID().words

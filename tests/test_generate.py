@@ -452,6 +452,25 @@ def test_all_other_events_are_those_of_the_file(verb, tmp_path):
     notes = sum(v for k,v in come.items() if 'note_on' in k[2])
     assert notes > 3 or verb=='harmonize' and not notes and not lost
 
+@pytest.mark.parametrize('verb', VERBS)
+def test_tracks_without_notes(verb):
+    "They lie before, between and behind those that play, of the same programs and of others: in the answer all is as if they were not there"
+    song = Score.from_bytes(full_of_life())
+    empty = [o for t in song.tracks for o in (replace(t), t)]+[Track(40), Track(0, True)]
+    notes = song.notes.copy()
+    notes['track'] = notes['track']*2+1
+    write = lambda s: generate_score(model(), HID24, replace(make_request(HID24, prompt=s, **VERBS[verb][0]), max_bar_tokens=40), 1).notes
+    assert write(replace(song, notes=notes, tracks=empty)).tolist()==write(song).tolist()
+
+def test_a_piece_in_which_nobody_plays():
+    "Who is to play is said, or one is asked for it"
+    rests = Score(480, np.zeros(0, NOTE), [Track(40)], length=4*1920)
+    for words,way in ((dict(fill='2'), '--add'), (dict(rewrite='violin'), '--add'), (dict(bars=6), '--instruments')):
+        with pytest.raises(ValueError, match=f'nobody plays in the piece; name who .* with {way}'): make_request(HID24, prompt=rests, **words)
+    for words in (dict(fill='2', add='flute'), dict(bars=5, instruments='flute')):
+        s = generate_score(model(), HID24, replace(make_request(HID24, prompt=rests, **words), max_bar_tokens=40), 1)
+        assert len(s.notes) and {t.program for t in s.tracks}=={73}
+
 def test_a_song_that_is_cut_goes_on(tmp_path):
     "What stood behind the cut is gone, meter and tempo go on"
     (tmp_path/'a.mid').write_bytes(full_of_life())

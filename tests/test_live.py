@@ -2,8 +2,9 @@
 import json, os, signal, subprocess, sys, threading, time
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 import mido, numpy as np, pytest, torch
-from conftest import slowness
+from conftest import slowness, within
 from meloformer.apps.cli import command, flags_of, run
 from meloformer.tokens.edit import bar_count, cut
 from meloformer.writing.constraints import TokenRequest
@@ -192,8 +193,42 @@ def test_command(checkpoint, tmp_path, sent, capsys):
     assert run('live', [str(checkpoint), '--bars', '3', '--out', f'{tmp_path}/a.mid', '--picture', f'{tmp_path}/a.png', *SHORT]) == 0
     out,score = capsys.readouterr().out,Score.read(tmp_path/'a.mid')
     assert '3 bars' in out and 'Playing to Synth' in out
-    assert len(score.notes) == sum(o[1]=='note_on' for o in rows(sent)) and {t.program for t in score.tracks} == {73}
+    assert len(score.notes) == played(sent) and {t.program for t in score.tracks} == {73}
     assert (tmp_path/'a.png').read_bytes().startswith(b'\x89PNG')
+
+def test_command_too_slow(checkpoint, tmp_path, sent, capsys, monkeypatch):
+    "A model of which a bar has room for a single token: said before the music, with what would fit, and each player has one note a bar at most"
+    class Slow(Thinker):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.token = 60.
+    monkeypatch.setattr('meloformer.apps.live.Thinker', Slow)
+    assert run('live', [str(checkpoint), '--bars', '3', '--out', f'{tmp_path}/a.mid', *SHORT]) == 0
+    words,_,rest = capsys.readouterr().out.partition('\n')
+    assert words.startswith('the model is slow for 400') and 'what would fit: --tempo 28, a smaller model' in words and 'Playing to' in rest
+    assert 1 <= len(Score.read(tmp_path/'a.mid').notes) <= 3
+    assert run('live', [str(checkpoint), '--bars', '2', '--share', '0', *SHORT]) == 0
+
+def played(sent): return sum(o[1]=='note_on' for o in rows(sent))
+
+@pytest.mark.parametrize('full', [('a.wav',), ('a.wav','there'), 'all'])
+def test_a_disk_that_fills(full, checkpoint, tmp_path, sent, capsys, monkeypatch):
+    "What was played cannot be played again: where there is no room it is kept as MIDI, beside it or elsewhere, and one sentence says so"
+    there,write = tmp_path/'there',Path.write_bytes
+    def room(self, data):
+        if full=='all' or self.name.startswith('a.wav') or self.parent.name in full: raise OSError(28, 'No space left on device', str(self))
+        return write(self, data)
+    monkeypatch.setattr(Path, 'write_bytes', room)
+    monkeypatch.setenv('TMPDIR', str(tmp_path))
+    monkeypatch.setattr('meloformer.apps.live.format_of', lambda _: None) # whether or not there is a synthesizer here
+    monkeypatch.setattr('meloformer.music.formats.format_of', lambda _: SimpleNamespace(write=Score.to_bytes))
+    assert run('live', [str(checkpoint), '--bars', '2', '--out', str(there/'a.wav'), *SHORT]) == 1
+    err = capsys.readouterr().err
+    assert 'a.wav: cannot be written (No space left on device)' in err and err.count('\n')==1
+    kept = [*tmp_path.rglob('*.mid')]
+    if full=='all': assert 'what was played is lost' in err and not kept
+    else: assert f'what was played is kept as {kept[0]}\n' in err and kept[0].parent==(tmp_path if 'there' in full else there) and len(Score.read(kept[0]).notes)==played(sent)
+    assert not [*tmp_path.rglob('*.part')]
 
 def test_command_terminated(checkpoint, sent, capsys):
     before = signal.getsignal(signal.SIGTERM)
@@ -202,14 +237,16 @@ def test_command_terminated(checkpoint, sent, capsys):
     assert 'under-runs' in capsys.readouterr().out and rows(sent)[-1][1]=='control_change'
     assert signal.getsignal(signal.SIGTERM) == before
 
-def test_command_loses_its_model(checkpoint, sent, capsys, monkeypatch):
+def test_command_loses_its_model(checkpoint, tmp_path, sent, capsys, monkeypatch):
+    "And keeps its music"
     class Doomed(Thinker):
         def __init__(self, *args):
             super().__init__(*args)
             after(8, sent, self.process.kill)
     monkeypatch.setattr('meloformer.apps.live.Thinker', Doomed)
-    assert run('live', [str(checkpoint), *SHORT]) == 1
-    assert "model's process has ended" in capsys.readouterr().err and rows(sent)[-1][1]=='control_change'
+    assert run('live', [str(checkpoint), '--out', str(tmp_path/'a.mid'), *SHORT]) == 1
+    out,err = capsys.readouterr()
+    assert "model's process has ended" in err and 'under-runs' in out and rows(sent)[-1][1]=='control_change' and len(Score.read(tmp_path/'a.mid').notes)
 
 def test_command_answers(checkpoint, tmp_path, sent, capsys):
     assert run('live', [str(checkpoint), '--listen', 'Keys', '--call_bars', '1', '--bars', '2', '--out', f'{tmp_path}/a.mid', *SHORT]) == 0
@@ -237,7 +274,7 @@ def test_ctrl_c_twice(checkpoint, sent, capsys, monkeypatch):
             time.sleep(60)
     monkeypatch.setattr('meloformer.apps.live.Thinker', Slow)
     start = time.time()
-    assert run('live', [str(checkpoint), *SHORT]) == 130 and time.time()-start < 5*slowness()
+    assert run('live', [str(checkpoint), *SHORT]) == 130 and within(5, start)
     assert 'stopped' in capsys.readouterr().err
 
 def test_flags_are_those_of_generate(capsys):
@@ -251,7 +288,7 @@ def test_flags_are_those_of_generate(capsys):
 
 @pytest.mark.parametrize('args,words', [
     (['--out', '/proc/x.mid'], '/proc/x.mid: cannot be written'), (['--picture', '/dev/null/x.png'], 'give --picture another place'), (['--out', 'n'*300+'.mid'], 'give --out another place'), (['--out', '{folder}/a.mid'], 'is a folder'),
-    (['--port', 'organ'], "no port is called 'organ'"), (['--listen', 'organ'], "no port is called 'organ'"), (['--ahead', '0'], '--ahead'),
+    (['--port', 'organ'], "no port is called 'organ'"), (['--listen', 'organ'], "no port is called 'organ'"), (['--ahead', '0'], '--ahead'), (['--share', '2'], '--share lies from 0 to 1'), (['--weights', 'int3'], '--weights is one of'),
     (['--instruments', ','.join(map(str, range(16)))], 'at most 15'), (['--listen', 'Keys', '--prompt', 'x.mid'], '--prompt'), (['--chords', 'Q'], 'Q')])
 def test_command_says_what_is_wrong(checkpoint, sent, capsys, args, words, tmp_path):
     "Before a note is played"
@@ -270,3 +307,14 @@ def test_thinker_is_a_process(checkpoint):
         assert thought.number==0 and isinstance(thought.score, Score) and thought.seconds > 0
     finally: t.close()
     with pytest.raises(Exception): Thinker(checkpoint.parent/'none', inbox)
+
+def test_thinker_takes_time(checkpoint):
+    "How long a token takes is known before the first bar, with weights of one byte, too"
+    inbox,asked = Inbox(),TokenRequest(programs=[73], max_bar_tokens=30)
+    t = Thinker(checkpoint, inbox, 'cpu', (asked, 'int8'))
+    try:
+        assert t.token > 0
+        t.start(asked, 0, True)
+        t.more()
+        assert inbox.get(inbox.now()+60*slowness()).number==0
+    finally: t.close()

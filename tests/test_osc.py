@@ -2,7 +2,7 @@
 import random, signal, socket, struct, sys
 from pathlib import Path
 import numpy as np, pytest
-from commands import Command
+from commands import Running
 from conftest import slowness
 from meloformer.apps import cli
 from meloformer.apps.jobs import Limits
@@ -15,19 +15,9 @@ from meloformer_osc import Osc, Refused
 
 SHORT = dict(bars=2, instruments='flute', chords='C G', top_k=5)
 
-class Running:
-    "`meloformer osc`, until it is left"
-    def __init__(self, *args, **env): self.p = Command('osc', *args, '--port', 0, **env)
-    def __enter__(self):
-        line = self.p.stdout.readline()
-        assert 'hears OSC' in line, self.p.communicate()
-        self.port = int(line.split()[-1])
-        return self
-    def __exit__(self, *_): self.p.kill(); self.p.wait()
-
 @pytest.fixture(scope='module')
 def server(checkpoint):
-    with Running(checkpoint) as s: yield s
+    with Running('osc', checkpoint) as s: yield s
 
 @pytest.fixture(scope='module')
 def model(checkpoint): return MeloFormer.from_pretrained(checkpoint)
@@ -128,7 +118,7 @@ def test_hostile(osc, server):
             try: osc.hear()
             except Refused: pass
     osc.send('/hello')
-    assert osc.hear()[0]=='/ready' and server.p.poll() is None
+    assert osc.hear()[0]=='/ready' and server.poll() is None
 
 def test_cancelled(osc):
     "Who does not want to wait any longer says so; while it is written nothing of it can be changed"
@@ -145,15 +135,15 @@ def test_taken_and_ended(server, capsys, checkpoint):
     "A port that is taken is said before the model is loaded; Ctrl-C ends it, also while it writes"
     assert cli.run('osc', ['no-such-model', '--port', str(server.port)])==1
     assert 'give another with --port' in capsys.readouterr().err
-    with Running(checkpoint) as s:
+    with Running('osc', checkpoint) as s:
         next(Osc(s.port).events(1, **SHORT|dict(bars=128)))
-        s.p.send_signal(signal.SIGINT)
-        assert s.p.wait(60*slowness())==130 and 'stopped' in s.p.stderr.read()
+        s.send_signal(signal.SIGINT)
+        assert s.wait(60*slowness())==130 and 'stopped' in s.stderr.read()
 
 def test_token(checkpoint, capsys, monkeypatch):
     monkeypatch.delenv('MELOFORMER_TOKEN', raising=False)
     assert cli.run('osc', [str(checkpoint), '--host', '0.0.0.0'])==1 and 'MELOFORMER_TOKEN' in capsys.readouterr().err
-    with Running(checkpoint, '--host', '0.0.0.0', MELOFORMER_TOKEN='secret') as s:
+    with Running('osc', checkpoint, '--host', '0.0.0.0', MELOFORMER_TOKEN='secret') as s:
         o = Osc(s.port, timeout=60*slowness())
         for m in (('/generate', 1), ('/hello',), ('/hello', 'sécret')):
             o.send(*m)

@@ -3,7 +3,7 @@ import re, shutil
 from copy import deepcopy
 from pathlib import Path
 import numpy as np, pytest
-from commands import Command
+from commands import Running
 from fake_reaper import Reaper, Take
 from meloformer.music.score import METER, NOTE, TEMPO, Score, Track, columns, instrument_name
 from meloformer.writing.request import MeloFormer
@@ -14,9 +14,7 @@ BARS,TEMPOS = ((4, 4), (3, 4), (4, 4)),((0, 90), (11, 120), (15, 125.5)) # of th
 
 @pytest.fixture(scope='module')
 def url(checkpoint):
-    p = Command('serve', checkpoint, '--port', 0)
-    yield p.stdout.readline().split()[-1]
-    p.kill(); p.wait()
+    with Running('serve', checkpoint) as s: yield s.url
 
 @pytest.fixture(scope='module')
 def model(checkpoint): return MeloFormer.from_pretrained(checkpoint)

@@ -38,7 +38,7 @@ def test_what_is_left_is_told(leaks, monkeypatch, tmp_path):
     if not leaks: assert not said
     else: assert all(any(w in s for s in said) for w in ('resident memory grew', 'files open were', 'threads were', 'processes were', 'temporary files were')), said
 
-@pytest.mark.parametrize('part,n', [('prepare', 300), ('generate', 20), ('train', 40)])
+@pytest.mark.parametrize('part,n', [('prepare', 300), ('generate', 20), ('train', 40), ('muon', 40)])
 def test_small(part, n, pytestconfig):
     "A part of `benchmarks/soak.py`, too short to tell two per cent"
     if not pytestconfig.getoption('slow'): pytest.skip('takes minutes: --slow')

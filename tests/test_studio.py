@@ -167,12 +167,12 @@ def test_ten_sessions(served):
     "Each gets its own piece, and none learns of another's file; with the command all files vanish"
     url,p,folder = served
     each = [Session(url) for _ in range(10)]
-    def one(i): return each[i].write(**{'Bars to write': 1, 'Seed': 100+i})
+    def one(i): return each[i].write(**{'Bars to write': 1+i%2, 'Seed': 100+i//2}) # two ask for one seed
     with ThreadPoolExecutor(10) as pool: answers = list(pool.map(one, range(10)))
     paths = [files_of(o) for o in answers]
     assert all(paths) and len(set.union(*paths))==sum(map(len, paths))
     for i,(a,own) in enumerate(zip(answers, paths)):
-        assert f'seed {100+i}' in str(a) and not any(o in str(a) for o in set.union(*paths)-own)
+        assert f'{1+i%2} bars' in str(a) and f'seed {100+i//2}' in str(a) and not any(o in str(a) for o in set.union(*paths)-own)
         assert Score.from_bytes(each[i].read(min(own)).content).notes.size
         for o in each[:i]+each[i+1:]: assert o.read(min(own)).status_code==403
     assert all(Path(o).is_relative_to(folder) for o in set.union(*paths))

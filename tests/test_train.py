@@ -20,11 +20,12 @@ from meloformer.training.ranks import Ranks, default_precision
 from meloformer.net.checkpoint import checkpoints, find_checkpoint, load_newest, load_state
 from meloformer.music.score import NOTE, Score, Track
 from meloformer.training.config import read_config
-from meloformer.training.train import batcher, train, train_step
+from meloformer.training.log import Stopped
+from meloformer.training.train import batcher, train, train_step, windows_at
 
 ARGS = '--model_size tiny --max_seq_len 256 --batch_size 2 --gradient_accumulation_steps 2 --steps 16 --save_every 6 --val_every 8 --val_windows 2 --log_every 1 --num_workers 1 --sample_bars 1 --infill_prob .5 --track_dropout .2'.split()
 
-def start(data, out, *more): return Command('train', '--data', data, '--out', out, *ARGS, '--plans', '.5', '--dropout', '.1', *more, merged=True)
+def start(data, out, *more): return Command('train', '--data', data, '--out', out, *ARGS, '--dropout', '.1', *more, merged=True)
 def weights(run): return sha256((checkpoints(run)[-1]/'model.safetensors').read_bytes()).hexdigest() # of a mebibyte itself pytest would show each byte that differs, for hours
 
 @pytest.fixture(scope='module')
@@ -136,6 +137,27 @@ def test_a_damaged_checkpoint(corpus_folder, tmp_path, capsys):
         assert weights(tmp_path/'run') == whole
     assert len(list((tmp_path/'run').glob('damaged_*_step_000002'))) == 4
 
+def test_one_rank_mends(corpus_folder, tmp_path):
+    "The others look when it has: two that rename a damaged checkpoint would be in each other's way"
+    from meloformer.training.train import Trainer
+    train(data=corpus_folder, out=tmp_path, **FEW, steps=2, save_every=1)
+    with open(tmp_path/'step_000002/train.pt', 'r+b') as f: f.truncate(100)
+    ranks,met = Ranks('cpu'),[]
+    ranks.rank = 1
+    ranks.barrier = lambda: met.append([o.name for o in tmp_path.glob('damaged_*')]) or load_newest(tmp_path) # what the first does meanwhile
+    assert Trainer(read_config(data=corpus_folder, out=tmp_path, **FEW, steps=2), ranks).state['step']==1
+    assert met==[[]] and len([*tmp_path.glob('damaged_*')])==1
+
+def test_a_step_that_is_stopped_changes_nothing(corpus_folder):
+    "Weights are what they were, and no gradients are left"
+    w = Window(256)
+    m = MeloFormer(Config(width=64, layers=1, heads=1, kv_heads=1))
+    packs = Packs(Corpus(corpus_folder), w)
+    before = {k: v.clone() for k,v in m.state_dict().items()}
+    batches,asked = [batcher(m, w)([packs[i]]) for i in range(3)],[]
+    with pytest.raises(Stopped): train_step(m, make_optimizer(m, 1e-3), batches, Ranks('cpu'), stop=lambda: asked.append(0) or len(asked)==2)
+    assert all(torch.equal(v, before[k]) for k,v in m.state_dict().items()) and all(p.grad is None for p in m.parameters())
+
 def test_a_log_that_ends_in_the_middle(corpus_folder, tmp_path):
     "Killed while a line was written, the run goes on"
     go = lambda steps: train(data=corpus_folder, out=tmp_path, **FEW, steps=steps)
@@ -146,7 +168,9 @@ def test_a_log_that_ends_in_the_middle(corpus_folder, tmp_path):
 def test_one_number_of_steps(corpus_folder, tmp_path, capsys):
     "What is said of a run agrees with itself"
     from meloformer.training.train import Trainer
-    Trainer(read_config(data=corpus_folder, out=tmp_path/'long', **FEW|dict(batch_size=8, num_workers=1), epochs=1), Ranks('cpu'))._introduce()
+    t = Trainer(read_config(data=corpus_folder, out=tmp_path/'long', **FEW|dict(batch_size=8, num_workers=1), epochs=1), Ranks('cpu'))
+    t._introduce()
+    assert windows_at(t.phases, t.steps-1) < len(t.packs) <= windows_at(t.phases, t.steps)
     said = capsys.readouterr().out
     assert 'first phases shortened' in said and len(set(re.findall(r'(\d+) steps', said))) == 1, said
     train(data=corpus_folder, out=tmp_path/'run', **FEW, steps=2)

@@ -60,7 +60,7 @@ def test_command(wav, tmp_path):
     assert abs(np.median(s.tempos['bpm'])/BPM-1)<.03 and (s.meters['numerator'][-1], s.meters['denominator'][-1])==(4, 4)
     assert sorted(o.name for o in tmp_path.iterdir())==['a.mid','a.png'] and '4/4' in res.stdout
 
-@pytest.mark.parametrize('rate,channels,kind', [(8000, 1, 'wav'), (11025, 2, 'flac'), (96000, 6, 'wav'), (44100, 2, 'ogg')])
+@pytest.mark.parametrize('rate,channels,kind', [(8000, 1, 'wav'), (11025, 2, 'flac'), (96000, 6, 'wav'), (192_000, 1, 'wav'), (44100, 2, 'ogg')])
 def test_rates_and_channels(tmp_path, rate, channels, kind):
     "The same notes are heard at any rate, on any number of channels"
     rows = song(2)
@@ -68,6 +68,27 @@ def test_rates_and_channels(tmp_path, rate, channels, kind):
     soundfile.write(f, np.repeat(played(rows, rate)[:, None], channels, 1), rate)
     n = tr.notes_in(tr.listen(f))
     assert f_of(list(zip(n['onset'], n['pitch'].astype(int))), rows)>(.6 if rate<11025 else .75)
+
+def spoken(seconds, rate=RATE, seed=0):
+    "Noise shaped like speech: syllables of a gliding buzz in three formants, hisses, pauses"
+    from scipy.signal import lfilter
+    rng,x = np.random.default_rng(seed),[]
+    while sum(map(len, x))<seconds*rate:
+        n = int(rate*rng.uniform(.12, .3))
+        pitch = rng.uniform(95, 170)*np.exp(rng.uniform(-.8, .8)*np.arange(n)/rate)
+        y = np.diff(np.floor(np.cumsum(pitch)/rate), prepend=0)+.02*rng.normal(size=n)
+        for f in (rng.uniform(300, 800), rng.uniform(900, 2200), 2700):
+            r = np.exp(-np.pi*90/rate)
+            y = lfilter([1-r], [1, -2*r*np.cos(2*np.pi*f/rate), r*r], y)
+        x += [y/np.abs(y).max()*np.hanning(n), .05*rng.normal(size=int(rate*rng.uniform(0, .08))), np.zeros(int(rate*rng.choice([0, .03, .3])))]
+    return .5*np.concatenate(x)
+
+def test_speech(tmp_path):
+    "What speaks has no beat that could be found: the command says that it is not sure"
+    soundfile.write(tmp_path/'a.wav', spoken(12), RATE)
+    res = command('transcribe', tmp_path/'a.wav')
+    assert res.returncode==0 and 'Not sure: type' in res.stdout and not res.stderr
+    assert sorted(o.name for o in tmp_path.iterdir())==['a.mid','a.wav']
 
 def bad_files(tmp):
     rng = np.random.default_rng(0)
@@ -79,7 +100,12 @@ def bad_files(tmp):
     soundfile.write(tmp/'slow.wav', rng.normal(size=4000), 4000)
     soundfile.write(tmp/'short.wav', played(song(1))[:RATE], RATE)
     (tmp/'cut.flac').write_bytes(b'fLaC'+bytes(100))
-    return dict(text='is no sound', empty='is no sound', none='holds no sound', silent='is silent', noise='too few for music', slow='4,000|4000 samples', short='too (few|short)', cut='is no sound')
+    (tmp/'locked.m4p').write_bytes(b'\0\0\0\x20ftypM4P \0\0\2\0'+bytes(range(256))*8)
+    soundfile.write(tmp/'broken.flac', played(song(2)), RATE)
+    whole = bytearray((tmp/'broken.flac').read_bytes())
+    whole[len(whole)//2:len(whole)//2+2000] = bytes(2000)
+    (tmp/'broken.flac').write_bytes(whole)
+    return dict(text='is no sound', empty='is no sound', none='holds no sound', silent='is silent', noise='too few for music', slow='4,000|4000 samples', short='too (few|short)', cut='is no sound', locked='is no sound', broken='is no sound')
 
 def test_bad_files(tmp_path, capsys):
     "One sentence each, and nothing is written"

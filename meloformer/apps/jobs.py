@@ -235,10 +235,16 @@ def find(self:Desk,
     return next((j for j in [*self.line, *self.writing] if j.id==id), None)
 
 @patch
+def clear(self:Desk):
+    "No job is wanted any more"
+    with self.bell: jobs = [*self.line, *self.writing]
+    for j in jobs: self.cancel(j)
+
+@patch
 def close(self:Desk):
     "Go home; all jobs are cancelled"
     with self.bell:
-        self.open,all_jobs = False,[*self.line, *self.writing]
+        self.open = False
         self.bell.notify_all()
-    for j in all_jobs: self.cancel(j)
+    self.clear()
     self.thread.join(60)

@@ -222,7 +222,7 @@ class OnnxModel:
 
 # %% ../../nbs/apps/09_onnx.ipynb #654c56e2
 @patch
-def read(self:OnnxModel, cache, width, tokens_B, rows_BF):
+def read(self:OnnxModel, cache, width, tokens_B, rows_BF, told_BR=None):
     "Logits of the token after each, shape (B, V), and what is new in its place"
     keys,values = zip(*(kv.unbind(1) for kv in cache.kv))
     given = tokens_B.int(),rows_BF,cache.ids,cache.total,cache.count,*keys,*values
@@ -243,7 +243,7 @@ def prefill(self:OnnxModel,
     then: int = None,  # Number of the bar that is written next (default: the last goes on)
     b: int = 0,        # Which piece of the batch; it is empty
     last: int = None,  # Number of the last bar to be written, if it is known
-    latents_1Ld: Tensor = None # There are none
+    told_1R: Tensor = None # Nothing: its head is not exported
 ) -> Tensor: # Logits of the next token, shape (V,)
     "Read a whole prompt into the cache"
     one,S,none = Cache(self),ids.n_summaries,torch.zeros(1, dtype=torch.long, device='cpu')
@@ -295,7 +295,7 @@ def write_export(
         tmp = Path(tmp)
         write_onnx(model, tmp/'model.onnx')
         model.hid.save(tmp)
-        cfg = replace(model.cfg, latent_width=0, dropout=0., mask=model.rule.spec())
+        cfg = replace(model.cfg, outline=0, dropout=0., mask=model.rule.spec())
         (tmp/'model.json').write_text(json.dumps(asdict(cfg), indent=1)+'\n')
         (tmp/'step.json').write_text(json.dumps(step_card(model))+'\n')
         piece = random_piece(model.hid, np.random.default_rng(0), bars=3, most=60)

@@ -6,7 +6,7 @@
 __all__ = ['admitted', 'is_loopback', 'door', 'serve']
 
 # %% ../../nbs/apps/06_serve.ipynb #b410f33e
-import ipaddress, os, socket
+import asyncio, ipaddress, logging, os, socket
 from pathlib import Path
 from fastcore.script import Param, call_parse
 import torch
@@ -67,6 +67,18 @@ def _web():
     except ImportError as e: raise ValueError(f"the server needs FastAPI and its friends ({e}): pip install 'meloformer[serve]'") from None
     return uvicorn,web
 
+def _ending(Server, desk):
+    "The same server; when it ends, whoever waits for a job is told so, and is not cut off"
+    class Ending(Server):
+        async def shutdown(self, sockets=None):
+            desk.clear()
+            await super().shutdown(sockets)
+    return Ending
+
+def _not_cut(record):
+    "Is it no line about somebody who was cut off at the end? That is no fault"
+    return not (record.exc_info and issubclass(record.exc_info[0], asyncio.CancelledError))
+
 # %% ../../nbs/apps/06_serve.ipynb #1f0a1a09
 @call_parse
 def serve(
@@ -90,5 +102,7 @@ def serve(
         at = f'[{host}]' if ':' in host else host
         print(f'MeloFormer serves http://{at}:{listener.getsockname()[1]}\nCtrl-C ends it', flush=True)
         config = uvicorn.Config(app, log_level='warning', access_log=False, server_header=False,
-                                timeout_graceful_shutdown=2, limit_concurrency=512)
-        uvicorn.Server(config).run([listener])
+                                timeout_graceful_shutdown=2, limit_concurrency=512, lifespan='off')
+        logging.getLogger('uvicorn.error').addFilter(_not_cut)
+        try: _ending(uvicorn.Server, desk)(config).run([listener])
+        finally: desk.close()

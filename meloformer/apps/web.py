@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['BIG', 'HERE', 'VERBS', 'MIDI', 'ERRORS', 'range_of', 'schema', 'piece_of', 'decoded', 'Fault', 'Take', 'Answer',
-           'text_of', 'answer_of', 'refusal', 'hung_up', 'happenings', 'data_of', 'events', 'finished', 'Guard',
-           'Metrics', 'Sentence', 'Field_', 'Refusal', 'Health', 'web_app']
+           'text_of', 'answer_of', 'refusal', 'hung_up', 'happenings', 'data_of', 'events', 'finished', 'SoundQuery',
+           'Sound', 'Heard', 'score_of', 'Guard', 'Metrics', 'Sentence', 'Field_', 'Refusal', 'Health', 'web_app']
 
 # %% ../../nbs/apps/05_web.ipynb #22062911
-import asyncio, base64, binascii, hmac, json, re
+import asyncio, base64, binascii, hmac, json, os, re
 from contextlib import asynccontextmanager
 from dataclasses import MISSING, fields
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal, Optional
 from urllib.parse import urlsplit
 from fastapi import Body, FastAPI, HTTPException, Path, Query, Request
@@ -22,6 +23,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from ..music.score import *
+from ..music.grid import *
+from ..music.beats import check_meter, gaps_for
 from ..writing.request import *
 from .jobs import *
 
@@ -60,7 +63,7 @@ def schema(
     say = {k: v and ' '.join(v.split()) for k,v in docments(GenerationRequest).items()}
     each = {f.name: _field(f, limits, say[f.name]) for f in fields(GenerationRequest) if f.name not in FILES}
     again = lambda k: Field(description=say[k], json_schema_extra=each[k][1].json_schema_extra)
-    each |= {k: (str if k=='fill' else each[k][0], again(k)) for k in need if k in each}
+    each |= {k: (str if k in ('fill','text') else each[k][0], again(k)) for k in need if k in each}
     return create_model(name, __config__=ConfigDict(strict=strict, extra='forbid'), **each|more)
 
 # %% ../../nbs/apps/05_web.ipynb #1e456ca1
@@ -71,11 +74,12 @@ def piece_of(
     return Score.from_bytes(data, 'midi')
 
 def decoded(
-    text: str # Base64
+    text: str, # Base64
+    name: str = 'midi' # Of the field
 ) -> bytes:
     "Bytes that were sent within JSON"
     try: return base64.b64decode(text, validate=True)
-    except binascii.Error as e: raise ValueError(f'midi: is not base64 ({e})') from None
+    except binascii.Error as e: raise ValueError(f'{name}: is not base64 ({e})') from None
 
 class Fault(BaseModel):
     "What is wrong with a bar after all attempts"
@@ -114,7 +118,7 @@ def refusal(
 ) -> list: # As FastAPI tells of what cannot be processed
     "The sentence of an error, and the field it names"
     words = ' '.join(str(e).split())
-    name = re.search(r'--(\w+)|^(midi)\b', words)
+    name = re.search(r'--(\w+)|^(midi|sound)\b', words)
     return [dict(type='value_error', loc=['body', name[1] or name[2]] if name else ['body'], msg=words)]
 
 # %% ../../nbs/apps/05_web.ipynb #ae439079
@@ -169,6 +173,44 @@ async def finished(each) -> Job:
     if kind=='failed': raise HTTPException(500, 'the model failed; the server has the details')
     if kind!='done': raise HTTPException(409, 'the job was cancelled')
     return job
+
+# %% ../../nbs/apps/05_web.ipynb #b8a1e002
+class SoundQuery(BaseModel):
+    "How a recording is read; what is left out is found"
+    model_config = ConfigDict(extra='forbid')
+    tempo: Optional[float] = Field(None, gt=0, allow_inf_nan=False, description='Quarter notes a minute')
+    meter: Optional[str] = Field(None, max_length=20, description='Such as 3/4')
+    first_beat: Optional[float] = Field(None, ge=0, allow_inf_nan=False, description='Second at which some bar begins')
+    instrument: str = Field('piano', max_length=100, description='Who plays the notes')
+    as_played: bool = Field(False, description='Leave notes where they were played, instead of on the grid?')
+
+class Sound(SoundQuery):
+    "A recording, and how it is read"
+    model_config = ConfigDict(extra='forbid', strict=True)
+    sound: str = Field(description='A sound file: wav, flac, mp3 or ogg', json_schema_extra=dict(contentEncoding='base64'))
+
+class Heard(BaseModel):
+    "A recording as a score"
+    midi: str = Field(description='A MIDI file', json_schema_extra=dict(contentEncoding='base64', contentMediaType='audio/midi'))
+    bars: int
+    notes: int
+
+# %% ../../nbs/apps/05_web.ipynb #b8a1e005
+def score_of(
+    data: bytes, # A sound file
+    asked: SoundQuery
+) -> Score:
+    "What is heard in a recording; what is no sound is a `ValueError` that names the field"
+    from meloformer.apps.transcribe import needed, transcribed # an extra of its own
+    needed()
+    if not (programs := programs_named(asked.instrument)) or programs[0]==DRUMS: raise unknown_instrument(asked.instrument)
+    if asked.tempo is not None: gaps_for(asked.tempo)
+    if asked.meter: check_meter(asked.meter)
+    with TemporaryDirectory() as folder:
+        with open(path := os.path.join(folder, 'sound'), 'wb') as f: f.write(data)
+        try: t = transcribed(path, asked.tempo, asked.meter, asked.first_beat, program=programs[0])
+        except ValueError as e: raise ValueError(str(e).replace(path, 'sound')) from None
+    return t.played if asked.as_played else t.score
 
 # %% ../../nbs/apps/05_web.ipynb #90307723
 HERE = 'localhost','127.0.0.1','::1'
@@ -249,7 +291,8 @@ class Metrics:
 # %% ../../nbs/apps/05_web.ipynb #f38c02e8
 VERBS = {'generate': ('Write a piece, or what a piece lacks', ()),
     'infill': ('Write some bars of a piece anew', ('midi','fill')),
-    'continue': ('Go on with a piece', ('midi','bars'))}
+    'continue': ('Go on with a piece', ('midi','bars')),
+    'text': ('Write a piece from a sentence', ('text',))}
 MIDI = dict(schema=dict(type='string', format='binary', contentMediaType='audio/midi'))
 class Sentence(BaseModel):
     "What is wrong"
@@ -312,6 +355,23 @@ def _midi_route(api, desk, verb, say, need):
     api.post(f'/v1/{verb}.mid', summary=say+'; MIDI in, MIDI out', operation_id=verb+'_midi', response_class=Response,
         responses=ERRORS|{200: dict(content={'audio/midi': MIDI})}, openapi_extra=body)(write)
 
+# %% ../../nbs/apps/05_web.ipynb #b8a1e004
+def _sound_routes(api):
+    "Recordings in, scores out"
+    ears,sound = asyncio.Lock(),dict(schema=dict(type='string', format='binary'))
+    async def hear(data, asked):
+        async with ears: return await asyncio.to_thread(score_of, data, asked)
+    @api.post('/v1/transcribe', summary='Hear a recording', operation_id='transcribe', responses=ERRORS)
+    async def transcribe(fields: Sound) -> Heard:
+        s = await hear(decoded(fields.sound, 'sound'), fields)
+        return Heard(midi=text_of(s.to_bytes()), bars=len(s.bars()), notes=len(s.notes))
+    @api.post('/v1/transcribe.mid', summary='Hear a recording; sound in, MIDI out', operation_id='transcribe_midi', response_class=Response,
+        responses=ERRORS|{200: dict(content={'audio/midi': MIDI})},
+        openapi_extra=dict(requestBody=dict(required=True, content={'application/octet-stream': sound})))
+    async def transcribe_midi(fields: Annotated[SoundQuery, Query()], request: Request):
+        s = await hear(await request.body(), fields)
+        return Response(s.to_bytes(), media_type='audio/midi', headers={'Cache-Control': 'no-store'})
+
 # %% ../../nbs/apps/05_web.ipynb #5e6dd6d2
 def _other_routes(api, desk, metrics, name):
     "Cancelling, and how the server is"
@@ -362,6 +422,7 @@ def web_app(
     for verb,(say,need) in VERBS.items():
         _json_route(api, desk, verb, say, need)
         _midi_route(api, desk, verb, say, need)
+    _sound_routes(api)
     _other_routes(api, desk, metrics, name)
     _error_answers(api, metrics)
     api.add_middleware(Guard, token=token, origin=origin, most=desk.limits.upload)

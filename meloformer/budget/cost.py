@@ -61,13 +61,6 @@ class Flops:
         return int(layers+3*self.logits)
 
 # %% ../../nbs/budget/01_cost.ipynb #2d8b04e2
-def _encoding(cfg, ids):
-    "Operations that tell what bars are like: of matrices, and of bars that read bars"
-    B,S,T,n = ids.shape[0],ids.n_summaries,ids.shape[1]-ids.n_slots,len(BarEncoder(cfg).blocks)
-    D,A,K = cfg.width,cfg.heads*HEAD_DIM,cfg.kv_heads*HEAD_DIM
-    bar = 2*D*D + n*(D*(A+2*K) + A*D + 3*D*cfg.hidden) + D*cfg.latent_width
-    return 2*B*(T*(D+20)*2*D + S*bar + (ids.n_latents+T)*cfg.latent_width*D + T*ids.n_latents*cfg.latent_width),n*4*A*B*S*S
-
 def flops(
     cfg: Config,
     ids: Ids,            # Of shape (B, N)
@@ -77,9 +70,8 @@ def flops(
     (B,N),S,D,A,K = ids.shape,ids.n_summaries,cfg.width,cfg.heads*HEAD_DIM,cfg.kv_heads*HEAD_DIM
     layer = 2*B*N*(D*(A+2*K) + A*D + 3*D*cfg.hidden)
     if cfg.two_pass: layer += 2*B*S*(A*D + 2*D*K)
-    told,bars = _encoding(cfg, ids) if ids.n_latents else (0, 0)
-    return Flops(cfg.layers*layer+told, cfg.layers*4*A*pairs(cfg, ids, backend)+bars,
-                 2*B*(N-ids.n_slots)*D*cfg.vocab_size, 2. if backend=='dense' else 2.5, cfg.checkpointing)
+    return Flops(cfg.layers*layer, cfg.layers*4*A*pairs(cfg, ids, backend),
+                 2*B*(N-S)*D*cfg.vocab_size, 2. if backend=='dense' else 2.5, cfg.checkpointing)
 
 # %% ../../nbs/budget/01_cost.ipynb #c42e6c5e
 KINDS = ('weights','optimizer','gradients','activations','logits','moment')
@@ -297,16 +289,15 @@ def memory(
 ) -> Memory:
     "What a training step takes, without taking it"
     B,N,S = batch_size,positions,Window(positions).n_summaries
-    L = -(-S//128)*128 if cfg.latent_width else 0
     fuse = backend=='flex'
     model = _shape(replace(cfg, checkpointing=cfg.checkpointing and not fuse))
-    ledger,plan = MemoryTracker(B*(N-S)*cfg.vocab_size),FakePlan((B, N+L), fuse)
+    ledger,plan = MemoryTracker(B*(N-S)*cfg.vocab_size),FakePlan((B, N), fuse)
     with FakeTensorMode():
         _fill(model)
         if cfg.two_pass: plan = TwoPassPlan(plan, plan, S)
         if fuse: _fuse(model, ledger, plan, cfg.checkpointing)
         run = lambda *xs: model(*xs, plan)
-        ids = Ids(*torch.zeros(len(FIELDS), B, N+L, dtype=torch.int32, device='cpu'), S, L)
+        ids = Ids(*torch.zeros(len(FIELDS), B, N, dtype=torch.int32, device='cpu'), S)
         tokens,made = torch.zeros(B, N-S, dtype=int, device='cpu'),optimizer and optimizer(model)
         if fuse:
             with torch.autocast('cpu', torch.bfloat16, enabled=half): run(tokens, ids) # traces the layers

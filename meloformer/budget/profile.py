@@ -63,8 +63,7 @@ def toy_batch(
 ) -> Ids: # Of shape (batch_size, length)
     "The ids of a batch of invented music: 120 tokens a bar for eight instruments"
     w = Window(job.length)
-    ids = toy_ids(w.tokens, w.n_summaries, bar_tokens=120, programs=8, documents=1+seed%3, batch=job.batch_size, seed=seed)
-    return with_latents(ids) if job.cfg.latent_width else ids
+    return toy_ids(w.tokens, w.n_summaries, bar_tokens=120, programs=8, documents=1+seed%3, batch=job.batch_size, seed=seed)
 
 # %% ../../nbs/budget/03_profile.ipynb #371e17c5
 def predict_memory(job: Job) -> Memory:

@@ -152,6 +152,7 @@ class Evidence(NamedTuple):
     "What lies in each cell of the pulse"
     rows: np.ndarray   # Shape (6, cells), each about 1 on average, as `EVIDENCE`
     struck: np.ndarray # Does a note begin? Shape (cells,), bool
+    first: int         # Cell of the first note, below 0 before the pulse
 
 def _chroma(on, end, pitch, weight, n):
     "Pitch classes that sound in each cell"
@@ -192,11 +193,14 @@ def evidence(
     chroma = _chroma(cell, np.rint(end).astype(int), pitch, weight, n)
     long = np.bincount(cell, weight*np.clip((end-cell)/CELLS, 0, 4), n)
     rows = np.stack([at(flux[:, 0]), at(flux.sum(1)), np.bincount(cell, weight, n), long, _bass(cell, pitch, weight, n), _changes(chroma)])
-    return Evidence(rows/np.maximum(rows.mean(1, keepdims=True), 1e-9), np.bincount(cell, minlength=n)>0)
+    at_first = FPS*notes['onset'].min()
+    first = np.interp(at_first, beats, grid)+CELLS*min(0, at_first-beats[0])/(beats[1]-beats[0])
+    return Evidence(rows/np.maximum(rows.mean(1, keepdims=True), 1e-9), np.bincount(cell, minlength=n)>0, round(float(first)))
 
 # %% ../../nbs/music/11_beats.ipynb #dd7ef639
 PLACES = 'down beat middle half quarter third'.split()
-FEATURES = [f'{e}_{p}' for k,e in enumerate(EVIDENCE) for p in PLACES[:4 if k<2 else 6]]+['tempo','tempo2','density','density2']+METERS
+FEATURES = [f'{e}_{p}' for k,e in enumerate(EVIDENCE) for p in PLACES[:4 if k<2 else 6]]
+FEATURES += 'tempo tempo2 density density2 line upbeat'.split()+METERS
 
 def places(
     r: Reading
@@ -213,7 +217,7 @@ def features(
     r: Reading,
     e: Evidence,
     bpm: float # Quarter notes a minute
-) -> np.ndarray: # Shape (40,), as `FEATURES`
+) -> np.ndarray: # Shape (42,), as `FEATURES`
     "A reading in numbers"
     n,bar = len(e.struck),r.cells*r.quarters
     at = (np.arange(n)-r.phase)%bar
@@ -221,17 +225,20 @@ def features(
     profile = [np.bincount(at, row, bar)/many for row in e.rows]
     found = [np.log(.15+(p[o].mean() if len(o) else .85)) for k,p in enumerate(profile) for o in places(r)[:4 if k<2 else 6]]
     tempo,density = np.log2(bpm/100),np.log2(max(e.struck.sum()*r.cells/n, .05))
-    return np.array([*found, tempo, tempo**2, density, density**2, *(r.meter==m for m in METERS)], float)
+    early = (r.phase-e.first+1)%bar-1 # cells from the first note to a bar line
+    begins = early<=1,1<early<=r.beat+1
+    return np.array([*found, tempo, tempo**2, density, density**2, *begins, *(r.meter==m for m in METERS)], float)
 
 # %% ../../nbs/music/11_beats.ipynb #2b7a9a68
 WEIGHTS = np.array([ # As `FEATURES`
-    2.11, .27, .41, .84,
-    .04, 1.15, .4, -1.07,
-    .15, .25, .32, 1.06, .57, -.19,
-    .62, .42, -.37, .1, -.21, -.18,
-    .37, -.26, .14, -.65, -.42, -.54,
-    3.54, -2.7, -.88, -1.49, -2.91, -1.64,
-    .27, -1.28, -.11, -.67, -.96, .54, .35, -.63])
+    3.73, -1, .7, -.05,
+    -2.48, 2.53, -.7, .46,
+    -.36, .76, .24, .76, .68, .91,
+    1.36, -.28, .27, -.4, -.11, -1.2,
+    .48, -.22, -.1, -.13, -.53, -.33,
+    5.65, -.77, -.24, -1.41, -5.66, 1.1,
+    .5, -1.75, -.25, -.49, 1.59, -.18,
+    -.66, .24, -.1, .56])
 
 # %% ../../nbs/music/11_beats.ipynb #1142f85c
 @dataclass
@@ -365,7 +372,8 @@ def on_bars(
     "The notes as a score whose bars lie where they were heard"
     first = beats.at[0]
     early = (notes['onset']<first) & (notes['onset']>first-.06) # they mean the first beat, and want no bar of their own
-    on,end = (np.rint(960*o).astype(np.int64) for o in (np.where(early, first, notes['onset']), notes['end']))
+    on = np.where(early, np.ceil(960*first), np.rint(960*notes['onset'])).astype(np.int64)
+    end = np.rint(960*notes['end']).astype(np.int64)
     own = columns(NOTE, onset=on, duration=np.maximum(1, end-on), pitch=notes['pitch'], velocity=notes['velocity'], track=0)
     raw = Score(480, own, [Track(program)])
     res = aligned(raw, np.stack([beats.at, beats.number], 1))

@@ -10,7 +10,7 @@ __all__ = ['N_KINDS', 'MOST_OPERATIONS', 'Runs', 'make_runs', 'run_bounds', 'occ
 from functools import lru_cache, reduce
 from itertools import accumulate, product
 from math import lcm, prod
-from operator import or_
+from operator import and_, or_
 from typing import NamedTuple
 import torch
 from torch import Tensor
@@ -103,8 +103,8 @@ def block_lists(
 class Plain(ValueError):
     "Why a rule is asked of each pair as it stands"
 
-N_KINDS = LATENT+1 # of positions: tokens', and those of summaries and latents
-MOST_OPERATIONS = 8 # operations on a pair that a folded rule may take
+N_KINDS = SUMMARY+1 # of positions: tokens', and that of summaries
+MOST_OPERATIONS = 8 # tests of a pair that a folded rule may take
 
 # %% ../../nbs/net/02_blocks.ipynb #28156690
 def _table(part):
@@ -234,7 +234,7 @@ class _Same:
     def __init__(self, field, reads, back=0): # `reads`: boolean, shape (queries' classes, keys' classes)
         self.field,self.back,self.groups = field,back,_groups(reads)
         if not self.groups: raise Plain('who reads and who is read are no separate groups')
-        self.operations,self.form = 1,-1
+        self.operations,self.form = 1,(-1, 1)
     def codes(self, ids, q, k):
         "Rows of codes"
         place = _places(ids.document, getattr(ids, self.field) if self.field else torch.zeros_like(ids.bar), abs(self.back))
@@ -251,27 +251,38 @@ def _round(reads):
     raise Plain('its distances need too many bits')
 
 # %% ../../nbs/net/02_blocks.ipynb #12046936
+def _columns(reads):
+    ("Groups of keys' classes that are read alike: what is read of each, shape (groups, queries' classes, distances), "
+     "and the group of each class, or -1")
+    columns,group = torch.unique(reads.transpose(0, 1).flatten(1), dim=0, return_inverse=True)
+    some = columns.any(1)
+    return columns[some].view(int(some.sum()), len(reads), -1),torch.where(some, some.int().cumsum(0)-1, -1)[group]
+
 class _Window:
     "Two comparisons, is a key's place in the window of the query, and a test of bits, is it one of the distances that are read?"
     def __init__(self,
         field,
         reads, # Boolean, shape (queries' classes, keys' classes, distances)
-        first  # Of the distances
+        first, # Of the distances
+        always # What is read at any distance, of keys' classes that `reads` leaves out, shape (queries' classes, keys' classes)
     ):
-        self.field,W = field,reads.shape[-1]
-        columns,group = torch.unique(reads.transpose(0, 1).flatten(1), dim=0, return_inverse=True)
-        some = columns.any(1)
-        self.group = torch.where(some, some.int().cumsum(0)-1, -1)[group] # of keys' classes
-        seen = columns[some].view(int(some.sum()), -1, W)
+        self.field,W,self.wide = field,reads.shape[-1],always.any(0)
+        seen,self.group = _columns(reads)
         any_ = seen.any(0).int() # (queries' classes, distances)
-        self.none,lo,hi = ~any_.bool().any(1),any_.argmax(1),W-1-any_.flip(1).argmax(1)
+        none,lo,hi = ~any_.bool().any(1),any_.argmax(1),W-1-any_.flip(1).argmax(1)
         self.least,self.most,self.far = lo+first,hi+first,max(abs(first), abs(first+W-1))
-        within = [[s[e, lo[e]:hi[e]+1].tolist() for e in range(len(lo)) if not self.none[e]] for s in seen]
+        within = [[s[e, lo[e]:hi[e]+1].tolist() for e in range(len(lo)) if not none[e]] for s in seen]
         self.rounds = [_round(w) for w in within]
         self.bits = [self._bits(s, m, first) for s,m in zip(seen, self.rounds)]
         self.words = 0 if len(seen) == 1 and all(map(all, within[0])) else -(-sum(self.rounds)//32)
-        self.operations = 2+self.words
-        self.form = self.words
+        self.none = none & ~always.any(1)
+        if self.wide.any(): self._widen(*_columns(always[..., None]))
+        self.operations,self.form = 2+self.words,(self.words, 1+bool(self.wide.any()))
+    def _widen(self, seen, group):
+        "Take in the keys that are read at any distance: one bit for those that are read by the same queries"
+        self.group = torch.where(group < 0, self.group, group+len(self.rounds))
+        self.rounds,self.bits = self.rounds+[1]*len(seen),self.bits+list(seen[..., None])
+        self.words = -(-sum(self.rounds)//32)
     def _bits(self, reads, m, first):
         "Which of the places round and round a query reads, by its class and its own place"
         res = torch.zeros(len(reads), m, m, dtype=torch.bool, device='cpu')
@@ -281,24 +292,34 @@ class _Window:
         return res
 
 # %% ../../nbs/net/02_blocks.ipynb #f9d5fb47
-def _as_words(bits, n):
-    "Booleans as int32 words, `n` of them, shape (n, ...)"
+def _as_words(bits, n, turned=False):
+    "Booleans as int32 words, `n` of them, the first one lowest or, `turned`, highest; shape (n, ...)"
     bits = torch.nn.functional.pad(bits, (0, 32*n-bits.shape[-1])).unflatten(-1, (n, 32)).long()
-    return (bits << torch.arange(32, device=bits.device)).sum(-1).int().movedim(-1, 0)
+    shift = torch.arange(32, device=bits.device)
+    return (bits << (31-shift if turned else shift)).sum(-1).int().movedim(-1, 0)
+
+def _pieces(document, place, far):
+    "The last and the first place of each position's piece, and `far` beyond"
+    pieces,which = torch.unique(document, return_inverse=True)
+    end = lambda f: place.new_zeros(len(place), len(pieces)).scatter_reduce(1, which, place, f, include_self=False).gather(1, which)
+    return end('amax')+far,end('amin')-far
 
 @patch
 def codes(self: _Window, ids, q, k):
     "Rows of codes"
     d,live = ids.device,ids.document >= 0
-    place,group,none = _places(ids.document, getattr(ids, self.field), self.far),self.group.to(d)[k],self.none.to(d)[q] | ~live
-    ends = [torch.where(none, far, place-o.to(d)[q]).int() for o,far in ((self.most, FAR), (self.least, -FAR))]
-    at = torch.where(live & (group >= 0), place, -FAR).int()
-    if not self.words: return [*ends, at]
-    mine,theirs = [],[]
-    for g,(m,bits) in enumerate(zip(self.rounds, self.bits)):
-        mine.append(bits.to(d)[q, (place%m).long()])
-        theirs.append(torch.nn.functional.one_hot((place%m).long(), m).bool() & (group == g)[..., None])
-    return [*ends, at, *_as_words(torch.cat(mine, -1), self.words), *_as_words(torch.cat(theirs, -1), self.words)]
+    place = _places(ids.document, getattr(ids, self.field), 2*self.far)
+    group,none = self.group.to(d)[k],self.none.to(d)[q] | ~live
+    rows = [torch.where(none, far, place-o.to(d)[q]) for o,far in ((self.most, FAR), (self.least, -FAR))]
+    at = torch.where(live & (group >= 0), place, -FAR)
+    rows += [torch.where(self.wide.to(d)[k] & live, o, at) for o in _pieces(ids.document, place, self.far)] if self.wide.any() else [at]
+    if self.words:
+        mine,theirs = [],[]
+        for g,(m,bits) in enumerate(zip(self.rounds, self.bits)):
+            mine.append(bits.to(d)[q, (place%m).long()])
+            theirs.append(torch.nn.functional.one_hot((place%m).long(), m).bool() & (group == g)[..., None])
+        rows += [*_as_words(torch.cat(mine, -1), self.words), *_as_words(torch.cat(theirs, -1), self.words, turned=True)]
+    return [o.int() for o in rows]
 
 # %% ../../nbs/net/02_blocks.ipynb #1d42254e
 def _stretches(d, starts):
@@ -316,18 +337,22 @@ def _stretches(d, starts):
         cell = torch.searchsorted(torch.tensor(starts, device='cpu'), torch.arange(first, first+n, device='cpu'), right=True)-1
         yield first,d[..., cell]
 
-def _tests(field, d, starts):
-    "The tests that find what is read at some distances"
-    for first,reads in _stretches(d, starts):
-        one = reads.shape[-1] == 1 and _groups(reads[..., 0])
-        yield _Same(field, reads[..., 0], first) if one else _Window(field, reads, first)
+def _tests(apart, cells, always):
+    "The tests that find what is read: first, where no other does, that of what is read at any distance"
+    tests,rest,none = [],always,torch.zeros_like(always)
+    mixed = any((always.any(0) & d.any(2).any(0)).any() for d in apart.values()) # is a key's class read both ways?
+    for n,d in apart.items():
+        for first,reads in _stretches(d, cells[n]):
+            if reads.shape[-1] == 1 and _groups(reads[..., 0]): tests.append(_Same(n, reads[..., 0], first))
+            else: tests,rest = [*tests, _Window(n, reads, first, none if mixed else rest)],rest if mixed else none
+    return ([_Same(None, rest)] if rest.any() or not tests else [])+tests
 
 # %% ../../nbs/net/02_blocks.ipynb #bc105aea
 class Form(NamedTuple):
     "What is compared with what"
     bounded: bool # is there a bound to how long ago a key may be?
     turned: bool  # does the first test tell what the others take out again?
-    tests: tuple  # for each test its words of bits; -1 for one comparison
+    tests: tuple  # for each test its words of bits, -1 for one comparison, and its rows of keys' places
 
     def mask_mod(self,
         codes: Tensor # int32, shape (B, rows, N), as `Folded.codes` gives
@@ -335,21 +360,21 @@ class Form(NamedTuple):
         "FlexAttention's `mask_mod(b, h, q_idx, kv_idx)`"
         rows = codes.unbind(1)
         def mod(b, h, i, j):
-            q,k,at = (lambda r: rows[r][b, i]),(lambda r: rows[r][b, j]),3
-            found = []
-            for words in self.tests:
-                found.append(_found(words, q, k, at))
-                at += 3+2*words if words >= 0 else 2
-            res = k(0) <= q(1)
-            if self.bounded: res = res & (k(0) >= q(2))
-            return res & (found[0] ^ reduce(or_, found[1:]) if self.turned else reduce(or_, found))
+            q,k,at,off = (lambda r: rows[r][b, i]),(lambda r: rows[r][b, j]),4,[]
+            for words,places in self.tests:
+                off.append(_off(words, places, q, k, at))
+                at += 2+places+2*words if words >= 0 else 2
+            res = q(1)-k(0)
+            if self.bounded: res = res | (k(0)-q(2))
+            return res | (~(off[0] ^ reduce(and_, off[1:])) if self.turned else reduce(and_, off)) >= q(3)
         return mod
 
-def _found(words, q, k, at):
-    "One test; `q` and `k` give a row of codes, of which its own begin at `at`"
-    if words < 0: return q(at) == k(at+1)
-    res = (k(at+2) >= q(at)) & (k(at+2) <= q(at+1))
-    return res & (reduce(or_, [q(at+3+w) & k(at+3+words+w) for w in range(words)]) != 0) if words else res
+def _off(words, places, q, k, at):
+    "One test: negative where nothing is found; `q` and `k` give a row of codes, of which its own begin at `at`"
+    if words < 0: return (d := k(at+1)-q(at)) | -d
+    res = (k(at+2)-q(at)) | (q(at+1)-k(at+1+places))
+    at += 2+places
+    return res | ~sum(q(at+w)*k(at+words+w) for w in range(words)) if words else res
 
 # %% ../../nbs/net/02_blocks.ipynb #ed411511
 class Folded:
@@ -365,19 +390,18 @@ class Folded:
         if len(self.q)*len(self.k)*prod(map(len, cells.values())) > 2**24: raise Plain('it tells too many cases apart')
         near,self.least,self.most = _past(_truth(rule, self.q, self.k, cells), cells)
         always,apart = _apart(near, cells)
-        self.tests = [o for n,d in apart.items() for o in _tests(n, d, cells[n])]
-        self.always = [_Same(None, always)] if always.any() or not self.tests else []
-        turned = bool(self.always) and any((always[..., None] & d).any() for d in apart.values()) # is something taken out again?
-        self.form = Form(bool((self.most < FAR).any()), bool(turned), tuple(o.form for o in self.always+self.tests))
-        self.operations = 1 + self.form.bounded + self.form.turned + sum(o.operations for o in self.always+self.tests)
+        self.tests = _tests(apart, cells, always)
+        turned = any((always[..., None] & d).any() for d in apart.values()) # is something taken out again?
+        self.form = Form(bool((self.most < FAR).any()), bool(turned), tuple(o.form for o in self.tests))
+        self.operations = 1 + self.form.bounded + self.form.turned + sum(o.operations for o in self.tests)
         if self.operations > MOST_OPERATIONS: raise Plain(f'it takes {self.operations} operations on a pair')
     def codes(self,
         ids: Ids # fields of shape (B, N)
     ) -> Tensor: # int32, shape (B, rows, N)
         "The codes of each position"
         q,k = self.q.of(ids),self.k.of(ids)
-        order = [ids.order, ids.order-self.least.to(ids.device)[q], ids.order-self.most.to(ids.device)[q]]
-        return torch.stack([o.int() for o in order+[r for o in self.always+self.tests for r in o.codes(ids, q, k)]], 1)
+        order = [ids.order, ids.order-self.least.to(ids.device)[q], ids.order-self.most.to(ids.device)[q], torch.zeros_like(ids.order)]
+        return torch.stack([o.int() for o in order+[r for o in self.tests for r in o.codes(ids, q, k)]], 1)
 
 # %% ../../nbs/net/02_blocks.ipynb #c7dcc126
 @lru_cache(256)

@@ -505,8 +505,8 @@ def _struck(score, rows):
     key = lambda r: r['onset'].astype(np.int64)<<7|r['pitch']
     voices,res = {},np.zeros(len(score.notes), int)
     for i,v in enumerate(rows[['track','channel','program','drums']].tolist()): voices.setdefault(v, []).append(i)
-    for t,track in enumerate(score.tracks):
-        mine = np.flatnonzero(score.notes['track']==t)
+    for t in np.unique(score.notes['track']).tolist(): # of a track without notes nothing is in the file
+        track,mine = score.tracks[t],np.flatnonzero(score.notes['track']==t)
         mine = mine[np.lexsort((score.notes['duration'][mine], key(score.notes[mine])))]
         want = key(score.notes[mine])
         for v in sorted(voices, key=lambda v: (v[3]!=track.is_drum, v[2]!=track.program, len(voices[v])!=len(mine), v)):

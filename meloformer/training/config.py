@@ -63,9 +63,6 @@ class LearningFields(StepFields):
     track_dropout: float = 0. # Share of pieces that lose some of their players
     infill_prob: float = 0. # Share of pieces written as question and answer, to learn to fill in bars and players
     attributes: float = 0. # Share of pieces told their key, density, chord size and players, to be asked for them later
-    # Share of pieces that come with a plan: a latent for most of their bars, to be asked with --like later (an
-    # experiment: LOG.md has what it gives)
-    plans: float = 0.
     sparse: float = 0. # Share of the later parts of long pieces that show bars from all over the piece before them
     # Draw each set (first folder below the source) in proportion to its tokens to this power: 1 as they are, 0 all alike
     set_power: float = 1.
@@ -97,7 +94,7 @@ RENAMED = dict(drop_players='track_dropout', questions='infill_prob') # since ve
 _at_least_1 = 'batch_size gradient_accumulation_steps val_every save_every log_every keep val_windows'.split()
 _not_negative = 'num_workers processes steps epochs transpose tokens_per_step sample_bars seed'.split()
 _below_1 = 'lr dropout ema weight_decay last_weight_decay'.split()
-_shares = 'track_dropout infill_prob attributes plans sparse set_power long_share'.split()
+_shares = 'track_dropout infill_prob attributes sparse set_power long_share'.split()
 _choices = dict(schedule=('wsd','cosine'), optimizer=('adamw','muon'), tracker=TRACKERS, precision=(None,'bf16','fp32'))
 
 # %% ../../nbs/training/00_config.ipynb #c0f00009

@@ -172,20 +172,16 @@ def micro_loss(model, batch, ranks):
     return losses(logits, b.labels)
 
 # %% ../../nbs/training/04_train.ipynb #76351481
-def _restore(was):
-    for b,old in was: b.copy_(old)
-
 def train_step(model, optimizer, batches, ranks, most_norm=1., spike=math.inf, stop=lambda: False):
     """One optimizer step over micro-batches; (nats a token, tokens, gradient norm), and whether it was taken
 
     It is if all is finite and the norm is no larger than `spike`.
     `Stopped` if asked to stop between micro-batches: then nothing has changed."""
     tokens, = ranks.all_reduce(sum(int((b.labels!=IGNORE).sum()) for b in batches))
-    total,was = 0.,[(b, b.clone()) for b in model.buffers()] # averages that run on with every micro-batch
+    total = 0.
     for i,b in enumerate(batches):
         if i and stop():
             optimizer.zero_grad(set_to_none=True)
-            _restore(was)
             raise Stopped
         with no_sync(model, i<len(batches)-1):
             loss = micro_loss(model, b, ranks).sum()
@@ -194,7 +190,6 @@ def train_step(model, optimizer, batches, ranks, most_norm=1., spike=math.inf, s
     loss,norm = ranks.all_reduce(total/tokens, clip(model, most_norm)/ranks.world) # the one place where a card is waited for
     good = math.isfinite(loss) and math.isfinite(norm) and norm<=spike
     if good: optimizer.step()
-    else: _restore(was)
     optimizer.zero_grad(set_to_none=True)
     return loss,int(tokens),norm,good
 
@@ -214,7 +209,7 @@ def place_in_piece(
     ids: Ids # Of shape (B, S+T)
 ) -> Tensor: # Of shape (B, T)
     "Tokens of its piece before each token"
-    doc = ids.document[:, ids.n_slots:]
+    doc = ids.document[:, ids.n_summaries:]
     at = torch.arange(doc.shape[1], device=doc.device).expand(doc.shape)
     first = torch.cat([torch.ones_like(doc[:, :1], dtype=torch.bool), doc[:, 1:]!=doc[:, :-1]], 1)
     return at-torch.where(first, at, 0).cummax(1).values
@@ -302,13 +297,10 @@ def take_weights(
         raise ValueError(f'--init_from {found}: knows {ppb} positions a beat, the corpus has {hid.positions_per_beat}; '
                          f'prepare it with --positions_per_beat {ppb}')
     old,new = other.state_dict(),model.state_dict()
-    fresh = {k: v for k,v in new.items() if k.startswith(('encoder.','latent.','carry.'))} # it learns to listen now
-    if other.cfg.latent_width: fresh = {}
-    if other.cfg.latent_width and not model.cfg.latent_width:
-        raise ValueError(f'--init_from {found}: listens to plans of bars; give --plans, too')
-    if {k: v.shape for k,v in (old|fresh).items()} != {k: v.shape for k,v in new.items()}:
+    old = {k: v for k,v in old.items() if not k.startswith('outline.')} # it would have to learn anew what to listen to
+    if {k: v.shape for k,v in old.items()} != {k: v.shape for k,v in new.items()}:
         raise ValueError(f'--init_from {found}: is of another size than --model_size says')
-    load_weights(model, old|fresh)
+    load_weights(model, old)
 
 # %% ../../nbs/training/04_train.ipynb #5e388c73
 class Trainer:
@@ -320,13 +312,12 @@ class Trainer:
         self.packs_of = {None: self._packs(self.window), a.long_seq_len: self._packs(longest)}
         self.packs = self.packs_of[None]
         self.val = Packs(val, longest, shuffle=False) if len(val) else None
-        self.planned = Packs(val, longest, shuffle=False, plans=1.) if len(val) and a.plans else None
         answers = len(val) and a.infill_prob
         self.tasks = {k: Packs(val, self.window, shuffle=False, infill_prob=1., task=k) for k in TASKS} if answers else {}
         self._plan()
         torch.manual_seed(a.seed)
         own = config(a.model_size, vocab_size=len(self.corpus.hid), mask=a.mask, two_pass=a.two_pass, dropout=a.dropout,
-                     checkpointing=a.checkpointing, attributes=a.attributes>0, latent_width=LATENT_WIDTH if a.plans else 0)
+                     checkpointing=a.checkpointing, attributes=a.attributes>0)
         self.raw = MeloFormer(own).to(ranks.device)
         if a.init_from and not checkpoints(self.folder): take_weights(self.raw, self.corpus.hid, a.init_from)
         self.model = ranks.wrap(self.raw, a.shard)
@@ -341,7 +332,7 @@ class Trainer:
 def _packs(self:Trainer, window):
     a = self.a
     return Packs(self.corpus, window, a.seed, a.transpose, a.track_dropout, a.infill_prob, a.attributes,
-                 sparse=a.sparse, plans=a.plans, set_power=a.set_power)
+                 sparse=a.sparse, set_power=a.set_power)
 
 # %% ../../nbs/training/04_train.ipynb #aea31de1
 @patch
@@ -696,24 +687,21 @@ def measure(self:Trainer):
     with self.average.instead() if self.average else nullcontext():
         look = lambda packs, n: validate(self.model, packs, self.ranks, n, self.asked)
         if self.val: v = look(self.val, a.val_windows)
-        planned = look(self.planned, a.val_windows)['bits'] if self.planned else None
         answers = {k: look(p, -(-a.val_windows//len(TASKS)))['nats'] for k,p in self.tasks.items()}
         if a.sample_bars and self.ranks.is_main and not a.shard: self.sample()
-    if self.val: self._note(v, answers, planned)
+    if self.val: self._note(v, answers)
     self.log.curve(self.base)
     self.meter.reset()
 
 @patch
-def _note(self:Trainer, v, answers, planned):
+def _note(self:Trainer, v, answers):
     "What was measured, on the screen and in the log"
     s = self.state
     s['val_bits'] = v['bits']
     others = ''.join(f'; {k} {b:.2f}' for k,b in self.base.items())
     self.log.say(f"step {s['step']}: validation {v['nats']:.3f} nats a token, {v['bits']:.2f} bits a note{others}")
-    if planned: self.log.say(f'  with latents of its bars: {planned:.2f} bits a note')
     if answers: self.log.say('  answers: '+', '.join(f'{k} {n:.3f}' for k,n in answers.items())+' nats a token')
     self.log.add(s['step'], val_nats=v['nats'], val_bits=v['bits'], val_bits_from=v['bits_from'],
-                 **(dict(val_planned_bits=planned) if planned else {}),
                  **{f'val_{k}_nats': n for k,n in answers.items()})
 
 # %% ../../nbs/training/04_train.ipynb #23b85ee0

@@ -20,6 +20,7 @@ from ..music.chords import *
 from ..tokens.hid import *
 from ..tokens.vocabulary import KINDS, NO_PROGRAM, EOS, SEP, CHORDS, METERS, TEMPI, PROGRAM, INSTANCE, POSITION, PITCH
 from ..tokens.grammar import GrammarState
+from ..tokens.outline import Outline
 from ..net.masks import *
 from .rules import *
 
@@ -137,7 +138,7 @@ class TokenRequest:
     without: list = ()      # Programs that must not play
     tonic: int = None       # Index in `LABELS` of the chord of the first and the last bar that are written, where no chords are typed
     max_rest_bars: int = None # A player that is asked for is silent for at most so many bars on end (default: as the model likes)
-    like: np.ndarray = None # Tokens of another piece: each bar is to be like the bar of it that has its number
+    like: Outline = None # Each bar is to be like the bar of it that has its number
     basses: list = () # From `parse_basses`, for the bars of `chords`; `typed_bass` among the rules keeps to them
 
     def __post_init__(self):

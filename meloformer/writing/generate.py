@@ -31,6 +31,7 @@ from ..tokens.hid import *
 from ..tokens.vocabulary import BOS, CHORDS, EOS, SEP
 from ..tokens.edit import *
 from ..tokens.infill import *
+from ..tokens.outline import FACTS, ROW, Countdown, outline_of
 from ..tokens.attributes import *
 from ..net.masks import *
 from ..net.attention import *
@@ -53,9 +54,9 @@ def one_thread():
 
 # %% ../../nbs/writing/03_generate.ipynb #08988af3
 @torch.no_grad()
-def decode_step(model, cache, width, tokens, rows, *choice):
+def decode_step(model, cache, width, tokens, rows, told, *choice):
     "Read one position of each piece, and choose the tokens after it"
-    return sample(model.read(cache, width, tokens, rows), *choice)
+    return sample(model.read(cache, width, tokens, rows, told), *choice)
 
 @lru_cache(None)
 def compiled_step():
@@ -84,6 +85,7 @@ class BatchGenerator:
         self.threads = one_thread if single else nullcontext
         self.model,self.hid,self.requests,self.device,self.on_bar = model,hid,requests,model.summary.device,on_bar
         self.constraints,self.ids = [Constraints(hid, a) for a in requests],[TokenIds(hid, a.bar_numbers) for a in requests]
+        self.countdowns = [a.like and Countdown(hid, a.like, [o.number for o in a.bar_requests or ()]) for a in requests]
         self.rngs,self.cache,self.live = [np.random.default_rng(s) for s in seeds],Cache(model, len(requests)),list(range(len(requests)))
         self.todo,self.chosen = [[] for _ in requests],[None]*len(requests)
         self.compiled = self.device.type=='cuda' if compiled is None else compiled
@@ -118,16 +120,19 @@ def tensors(self:BatchGenerator, choices):
 def _put(self:BatchGenerator, tokens): return torch.from_numpy(tokens.astype(np.int64))[None].to(self.device)
 
 @patch
-@torch.no_grad()
-def listen(self:BatchGenerator,
-    request: TokenRequest, # With `like`
-    ids: Ids               # Of its prompt, of shape (1, S+T)
-) -> tuple: # ids of shape (1, S+L+T), and latents of shape (1, L, latent_width)
-    "What the bars of another piece are like, for those that are asked for"
-    bars = piece_ids(self.hid, request.like).to(self.device)
-    z,asked = self.model.encode_bars(self._put(request.like), bars),np.unique(request.bar_numbers or range(request.bars))
-    at = torch.from_numpy(asked[asked < bars.n_summaries].astype(np.int32))[None].to(self.device)
-    return lay_latents(ids, torch.zeros_like(at), at),z[:, at[0].long()]
+def told(self:BatchGenerator, pieces):
+    "What is told at the last token of some pieces, shape (pieces, ROW); None if none has anything to be like"
+    if not any(self.countdowns): return None
+    rows = np.stack([self.countdowns[b].row() if self.countdowns[b] else np.zeros(ROW, np.float32) for b in pieces])
+    return torch.from_numpy(rows).to(self.device, non_blocking=True)
+
+# %% ../../nbs/writing/03_generate.ipynb #7d9b6af7
+@patch
+def note(self:BatchGenerator, b, t):
+    "Note a token of a piece; does it begin a bar?"
+    new = self.ids[b].add(t)
+    if self.countdowns[b]: self.countdowns[b].add(t, self.ids[b].bar)
+    return new
 
 @patch
 def read_prompt(self:BatchGenerator, b):
@@ -136,12 +141,12 @@ def read_prompt(self:BatchGenerator, b):
     prompt = np.array([BOS, *a.attributes]) if a.prompt is None else np.asarray(a.prompt)
     for t in prompt.tolist():
         self.constraints[b].add(t)
-        self.ids[b].add(t)
+        self.note(b, t)
         yield t
     tokens,ids = self._put(prompt),piece_ids(self.hid, prompt, a.numbers).to(self.device)
     with self.threads():
-        ids,latents = (ids, None) if a.like is None else self.listen(a, ids)
-        logits = self.model.prefill(self.cache, tokens, ids, a.bar_requests[0].number if a.bar_requests else None, b, last_bar(a), latents)
+        then = a.bar_requests[0].number if a.bar_requests else None
+        logits = self.model.prefill(self.cache, tokens, ids, then, b, last_bar(a), self.told([b]))
     *choice,dials,groups,kinds = self.tensors([self.choice(b)])
     self.chosen[b] = int(sample(logits[None], *choice, dials[[b]], groups, kinds))
 
@@ -152,7 +157,7 @@ def take(self:BatchGenerator, b):
     t,g,track = self.chosen[b],self.constraints[b],self.ids[b]
     closing = track.summary_row
     g.add(t)
-    new = track.add(t)
+    new = self.note(b, t)
     if new and self.on_bar: self.on_bar()
     self.todo[b] = [(None, closing)]*new + [(t, track.row)]
     if g.walk.done: self.live.remove(b)
@@ -167,7 +172,8 @@ def round(self:BatchGenerator):
     self.cache.make_room()
     choice = self.tensors([self.free if t is None else self.choice(b) for b,(t,_) in enumerate(now)])
     f,width = (compiled_step(), self.cache.width) if self.compiled else (decode_step, max(self.cache.used))
-    with self.threads(): chosen = f(self.model, self.cache, width, tokens, rows, *choice).tolist()
+    with self.threads(), torch.inference_mode(not self.compiled):
+        chosen = f(self.model, self.cache, width, tokens, rows, self.told(range(len(now))), *choice).tolist()
     for b,(t,_) in enumerate(now):
         if b not in self.live: self.cache.rest(b)
         elif t is None: self.cache.close_bar(b, self.ids[b].bar, last_bar(self.requests[b]))
@@ -620,7 +626,9 @@ def _band(hid, start, tracks, instruments, gone=(), last=4):
     now = players(hid, start[bar>bar.max()-last])[0]
     if instruments: return numbered(parse_instruments(instruments, tracks)),None
     stay = tuple(sorted((tuple(p) for p in o.tolist() if p[0] not in gone), key=lambda o: instrument_order(*o)) for o in (who, now))
-    if not stay[0]: raise ValueError('--without leaves nobody who goes on; name who plays with --instruments')
+    if not stay[0]:
+        why = '--without leaves nobody who goes on' if gone else 'nobody plays in the piece'
+        raise ValueError(f'{why}; name who plays with --instruments')
     return stay
 
 def _gone(without, instruments, about):
@@ -687,6 +695,8 @@ def _fill_in(hid, song, name, fill, rewrite, add, harmonize, chords, key=None, s
         if harmonize and not chords:
             chords,said = _for_melody(hid, tokens, span, named(rewrite), key, seed, sampling['rules'])
             sampling['remarks'] = [*sampling['remarks'], said]
+        if not (len(players(hid, tokens)[0]) or add or harmonize):
+            raise ValueError('nobody plays in the piece; name who joins with --add')
         return infill_request(hid, tokens, span, named(rewrite), named(add), harmonize, chords, song=song, **sampling)
     except ValueError as e: raise ValueError(f'{name}: {e}') from e
 
@@ -738,13 +748,23 @@ def _with_kit(request, bars):
     return request
 
 # %% ../../nbs/writing/03_generate.ipynb #cfd5a053
-def _like(hid, piece, bars):
-    "Tokens of a `Score` or a MIDI file, if there is one, and how many bars are wanted"
-    if piece is None: return None,bars or 16
-    try: t = hid.encode(piece if isinstance(piece, Score) else Score.read(piece))
+def _like(hid, piece, facts, bars, meter, tempo):
+    "The outline of a `Score` or a MIDI file, if there is one, and bars, meter and tempo that are wanted: as typed, or its own"
+    if piece is None: return None,bars or 16,meter,tempo
+    try:
+        score = piece if isinstance(piece, Score) else Score.read(piece)
+        outline,first = outline_of(hid, hid.encode(score)),score.bars()[0]
     except ValueError as e: raise ValueError(f'--like {e}') from e
-    return t,bars or Bars(hid, t).n
+    own = f"{first['numerator']}/{first['denominator']}",round(float(score.tempos[0]['bpm']))
+    return outline.only(facts),bars or len(outline),meter or own[0],tempo or own[1]
 
+def _unsettled(facts, chords, instruments):
+    "Which facts are to be told: of all of them those that nothing else settles"
+    if facts!='all': return facts
+    settled = [*['harmony']*bool(chords), *['players','drums']*bool(instruments)]
+    return ', '.join(o for o in FACTS if o not in settled)
+
+# %% ../../nbs/writing/03_generate.ipynb #d2615331
 def _leanings(off_chord, repeat):
     "Soft rules: notes outside of the chord, and pitches that were struck just before, keep so much of their probability"
     return [chord_tones().softly(off_chord)]*(off_chord<1) + [other_pitches().softly(repeat)]*(repeat<1)
@@ -786,22 +806,24 @@ def make_request(
     kit_bars: int = 4,     # Drums that are new strike kick, snare and a hat or ride in so many bars at least once; 0: as the model likes
     seed: int = 0,         # Of the chords that are found: 0 is the best progression, another number another one
     like = None,           # `Score` or MIDI file whose bars say what those that are written are to be like
+    like_facts: str = 'all', # In what: some of `FACTS` (default: all that nothing else settles)
     **sampling             # temperature, top_p, top_k
 ) -> TokenRequest:
     "A `TokenRequest` in words, as on the command line"
-    sampling['like'],bars = _like(hid, like, bars)
+    facts = _unsettled(like_facts, chords or key, instruments or without)
+    sampling['like'],bars,*pace = _like(hid, like, facts, bars, meter, tempo)
     sampling['remarks'] = reductions(chords, key) if chords else []
     typed,chords,about = chords,parse_progression(chords, key) if chords else None,bool(fill or rewrite or add or harmonize)
+    if like and 'harmony' in facts: repeat_weight = 1 # how often is told
     rules = [*rules, *_leanings(off_chord_weight if chords or about else 1, repeat_weight)]
     sampling |= dict(max_rest_bars=None if max_rest_bars<0 else max_rest_bars, rules=rules)
     _check_together(about, prompt, meter or tempo, instruments, attributes)
-    gone = _gone(without, instruments, about)
+    gone,said = _gone(without, instruments, about),attribute_tokens(hid, attributes or {})
     if prompt: song,name = read_song(prompt)._replace(named=bool(chords or harmonize)),'the piece' if isinstance(prompt, Score) else prompt
-    said = attribute_tokens(hid, attributes or {})
     if about: res = _remark(_fill_in(hid, song, name, fill, rewrite, add, harmonize, chords, key, seed, **sampling), rewrite, add)
-    elif not prompt: res = _from_nothing(bars, chords, instruments, meter, tempo, attributes=said, without=gone, **sampling)
+    elif not prompt: res = _from_nothing(bars, chords, instruments, *pace, attributes=said, without=gone, **sampling)
     else: res = _after_song(hid, song, name, prompt_bars, bars, said, chords, instruments, gone, **sampling)
-    return _with_kit(_with_low_bass(_with_basses(res, typed, key)), kit_bars)
+    return _with_kit(_with_low_bass(_with_basses(res, typed, key)), 0 if like and 'drums' in facts else kit_bars)
 
 # %% ../../nbs/writing/03_generate.ipynb #c94c2e88
 def generate_scores(

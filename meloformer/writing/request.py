@@ -20,6 +20,7 @@ from ..music.grid import *
 from ..music.formats import *
 from ..music.settle import *
 from ..tokens.hid import *
+from ..tokens.outline import likeness, outline_of
 from ..tokens.infill import *
 from ..tokens.attributes import *
 from ..net.model import *
@@ -57,7 +58,12 @@ class GenerationRequest:
     tempo: int = 0 # Quarter notes a minute
     form: str = None # Sections of the same length, such as AABA; A' is A with its second half written anew
     loop: bool = False # The end leads back to the beginning
-    like: str = None # MIDI file: each bar that is written is to be like the bar of it that has its number, of a model trained with --plans
+    # MIDI file: each bar that is written is to be like the bar of it that has its number; from nothing its meter and
+    # tempo are taken, too
+    like: str = None
+    # In what: some of harmony, register, rhythm, players, drums, lengths, dynamics; all that --chords, --key and
+    # --instruments do not settle, unless some are named
+    like_facts: str = 'all'
     # What the piece is like, such as "key A minor, density 24, chord 2, players 4", of a model trained with --attributes
     attributes: str = None
     scale: str = None # Only its notes, such as "A minor" or "D dorian"
@@ -135,7 +141,7 @@ def _parsed(self:GenerationRequest, hid):
     sampling = home | dict(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
     return make_request(hid, self.bars, self.prompt, self.prompt_bars, self.fill, self.rewrite, self.add, self.harmonize,
         self.chords, self.instruments, self.meter, self.tempo, parse_attributes(self.attributes or ''), rules, self.max_rest_bars,
-        self.off_chord_weight, self.key, self.repeat_weight, self.without, self.kit_bars, self.seed, self.like, **sampling)
+        self.off_chord_weight, self.key, self.repeat_weight, self.without, self.kit_bars, self.seed, self.like, self.like_facts, **sampling)
 
 # %% ../../nbs/writing/05_request.ipynb #7e90000d
 def run_takes(
@@ -148,8 +154,8 @@ def run_takes(
     "Write what is asked for, as often as is asked for"
     if r.attributes and not model.cfg.attributes:
         raise ValueError('the model was not told attributes in training; leave --attributes out, or train with --attributes 0.5')
-    if r.like and not model.cfg.latent_width:
-        raise ValueError('the model was not told what bars are like, in training; leave --like out, or train with --plans 0.8')
+    if r.like and not model.cfg.outline:
+        raise ValueError('the model does not listen to outlines; leave --like out, or teach it: meloformer outline RUN --data DATA')
     (first,*more),seeds,faults = r.settled(),[r.seed+i for i in range(r.takes)],[[] for _ in range(r.takes)]
     asked = asked or first.parse(hid)
     scores = generate_scores(model, hid, asked, seeds, first.form, first.loop, r.window, r.attempts, faults,
@@ -160,7 +166,13 @@ def run_takes(
             for s,seed,wrong in zip(scores, seeds, faults)]
     bars = range(more[-1].bars) if more else bars_to_write(hid, asked)[1]
     takes = rank_takes(scores, seeds, faults, bars, hid) if r.takes>1 else [Take(scores[0], r.seed, faults[0])]
-    return [replace(t, remarks=asked.remarks) for t in takes]
+    return [replace(t, remarks=[*asked.remarks, *_how_like(hid, asked.like, t.score, bars)]) for t in takes]
+
+def _how_like(hid, asked, score, bars):
+    "How like what it was to be like a piece is, in words"
+    if asked is None: return []
+    each = likeness(asked, outline_of(hid, hid.encode(score)), bars)
+    return ['in common with --like: ' + ', '.join(f'{k} {v:.0%}' for k,v in each.items())]
 
 def _section_after(r, hid, score):
     "What is asked for in a section after the first: it may have a meter and a tempo of its own"
@@ -270,7 +282,7 @@ def generate(
     with tqdm(total=total, unit='bar', disable=None, leave=False) as bar: takes = run_takes(net, net.hid, request, asked, bar.update)
     best = takes[0].score
     print(f'{len(best.notes)} notes for {len(best.tracks)} instruments in {time.perf_counter()-start:.1f} s, with {net.origin}')
-    for said in [*asked.remarks, *(f'{request.prompt}, as it was read: {o}' for o in prompt_remarks(net.hid, asked))]: print(said)
+    for said in [*takes[0].remarks, *(f'{request.prompt}, as it was read: {o}' for o in prompt_remarks(net.hid, asked))]: print(said)
     for take,(path,picture) in zip(takes, files):
         take.score.write(path)
         take.score.save_png(picture, sections=[(score_bar(take.score, b), name) for b,name in named_sections(net.hid, asked, request)])
