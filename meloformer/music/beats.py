@@ -199,7 +199,8 @@ def evidence(
 
 # %% ../../nbs/music/11_beats.ipynb #dd7ef639
 PLACES = 'down beat middle half quarter third'.split()
-FEATURES = [f'{e}_{p}' for k,e in enumerate(EVIDENCE) for p in PLACES[:4 if k<2 else 6]]+'tempo tempo2 density density2 line upbeat'.split()+METERS
+FEATURES = [f'{e}_{p}' for k,e in enumerate(EVIDENCE) for p in PLACES[:4 if k<2 else 6]]
+FEATURES += 'tempo tempo2 density density2 line upbeat'.split()+METERS
 
 def places(
     r: Reading
