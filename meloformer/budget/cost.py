@@ -242,7 +242,7 @@ def _fuse(model, ledger, plan, again):
     for b in model.blocks: b.forward = lambda x,cos,sin,_,b=b: block(b, x, cos, sin)
     ends = nn.ModuleDict(dict(norm=model.norm, embed=model.embed))
     logits = _fused(ledger, ends, lambda m,x: MeloFormer.logits(SimpleNamespace(cfg=model.cfg, norm=m.norm, embed=m.embed), x))
-    model.logits = lambda x: logits(ends, x)
+    model.logits = lambda x,_: logits(ends, x)
 
 # %% ../../nbs/budget/01_cost.ipynb #e28fb906
 @dataclass(frozen=True)
