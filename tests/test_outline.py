@@ -84,10 +84,10 @@ def test_what_is_told_is_heard(listens):
     assert told[0]==told[1] and len({*map(tuple, [plain, *told])})==4
 
 def test_the_model_that_comes_along_listens():
-    "Asked for the rhythm of a busy and of a sparse piece it writes many notes and few; typed chords are kept to all the same"
+    "Asked for the rhythm of a piece of four notes a bar, and of sixteen, it writes few and many; typed chords are kept to all the same"
     model = MeloFormer.from_pretrained()
     notes = []
-    for beats in (2, 16):
+    for beats in (4, 16):
         like = tune()
         like.notes = np.repeat(like.notes[:1], 4*beats)
         like.notes['onset'] = np.arange(4*beats)*4*like.tpq//beats
@@ -95,7 +95,7 @@ def test_the_model_that_comes_along_listens():
         made = model.generate(like=like, like_facts='rhythm', bars=4, chords='C F G C', instruments='piano')
         assert [c for _,c in made.chords]==['C','F','G','C']
         notes.append(len(made.notes))
-    assert 3*notes[0] < notes[1] < 120, notes
+    assert 2*notes[0] < notes[1] < 80, notes
 
 def test_who_cannot_listen_says_so(tmp_path, capsys, checkpoint):
     def fails(what, *args):
