@@ -13,7 +13,6 @@ from report import report
 from meloformer.apps.transcribe import transcribed
 from meloformer.data.corpus import Corpus
 from meloformer.judging.compare import interval, resample
-from meloformer.music.score import Score
 from meloformer.net.checkpoint import find_checkpoint
 from meloformer import MeloFormer
 from meloformer.tokens.infill import bar_starts, select_bars
@@ -73,7 +72,7 @@ def main(
         x,draws = np.array(r),resample(len(r), 1000, np.random.default_rng(0))
         d = x[:, 0]-x[:, 1]
         span = interval(draws@d/len(r)).T.round(3).tolist()
-        res[k] = {f: dict(own=round(float(x[:, 0, i].mean()), 3), more_than_another=[round(float(d[:, i].mean()), 3), *span[i]]) for i,f in enumerate(FACTS)}
-        print(f'{k:9}', '  '.join(f"{f} {o['own']:.2f} {o['more_than_another'][0]:+.2f}" for f,o in res[k].items()), flush=True)
-    report('like', command='python benchmarks/like.py CORPUS --sound', weights=hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12],
-        data=Path(corpus).name, pieces=pieces, likeness=res)
+        res[k] = dict(pieces=len(r), **{f: dict(own=round(float(x[:, 0, i].mean()), 3), more_than_another=[round(float(d[:, i].mean()), 3), *span[i]]) for i,f in enumerate(FACTS)})
+        print(f'{k:9}', '  '.join(f"{f} {o['own']:.2f} {o['more_than_another'][0]:+.2f}" for f in FACTS for o in (res[k][f],)), f'  ({len(r)} songs)', flush=True)
+    report('like', command=f'python benchmarks/like.py CORPUS --pieces {pieces}'+' --sound'*sound, weights=hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12],
+        data=Path(corpus).name, likeness=res)

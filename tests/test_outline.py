@@ -1,4 +1,5 @@
 "A model is told what bars are to be like: it is taught, it is asked, and who cannot listen says so"
+import json, shutil
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -105,6 +106,7 @@ def test_who_cannot_listen_says_so(tmp_path, capsys, checkpoint):
     fails('meloformer outline RUN', '--like', str(tmp_path/'like.mid'))
     fails('none.mid', '--like', str(tmp_path/'none.mid'))
     fails('give --like or --form', '--like', str(tmp_path/'like.mid'), '--form', 'AABA')
+    fails('give both', '--like_facts', 'rhythm')
     fails("'rythm' is no fact", '--like', str(tmp_path/'like.mid'), '--like_facts', 'rythm')
 
 def test_a_run_says_what_is_wrong(corpus_folder, tmp_path, capsys):
@@ -116,3 +118,15 @@ def test_a_run_says_what_is_wrong(corpus_folder, tmp_path, capsys):
     fails('holds no checkpoint', str(tmp_path), '--data', str(corpus_folder))
     MeloFormer(Config(width=64, layers=1, heads=1, kv_heads=1, vocab_size=len(HID(4)))).save(tmp_path/'coarse', HID(4))
     fails('--positions_per_beat 4', str(tmp_path/'coarse'), '--data', str(corpus_folder))
+
+def test_checkpoints_of_before(checkpoint, tmp_path):
+    "What was written while models could listen to latents is read, unless it did"
+    folder = shutil.copytree(checkpoint, tmp_path/'old')
+    (folder/'manifest.json').unlink(missing_ok=True)
+    told = json.loads((folder/'model.json').read_text())
+    del told['outline']
+    for width,ok in ((0, True), (8, False)):
+        (folder/'model.json').write_text(json.dumps(told|dict(latent_width=width)))
+        if ok: assert MeloFormer.load(folder).cfg.outline==0
+        else:
+            with pytest.raises(ValueError, match='listens to latents'): MeloFormer.load(folder)

@@ -11,7 +11,6 @@ from meloformer.net.blocks import MOST_OPERATIONS, folded, occupancy
 from meloformer.net.cache import Cache, read_by_bar
 from meloformer.net.masks import *
 from meloformer.net.model import Config, MeloFormer, leaks, randomize_weights, trusting
-from meloformer.tokens.hid import HID
 from meloformer.training.config import TrainConfig, read_config, write_config
 from test_attention import ids_of, packs
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STOP', 'Thought', 'DRUM_CHANNEL', 'MELODIC', 'LATE', 'STALE', 'LEAD', 'AHEAD', 'SHARE', 'NOTE_TOKENS',
-           'PLAYER_TOKENS', 'WEIGHTS', 'WHOLE', 'Inbox', 'FakeClock', 'Reader', 'RecordedPort', 'Channels',
+           'PLAYER_TOKENS', 'WEIGHT_TYPES', 'WHOLE', 'Inbox', 'FakeClock', 'Reader', 'RecordedPort', 'Channels',
            'Performance', 'Stopped', 'Performer', 'realtime_priority', 'call_score', 'conversation_prompt', 'pace',
            'bar_seconds', 'room', 'n_players', 'bounded', 'too_slow', 'quickest', 'endless', 'Thinker', 'open_output',
            'open_input', 'Stage', 'live']
@@ -524,13 +524,13 @@ def too_slow(
             f'what would fit: {", ".join(words for yes,words in may if yes)}')
 
 # %% ../../nbs/apps/01_live.ipynb #b8a1d009
-WEIGHTS = 'auto','float32','int8'
+WEIGHT_TYPES = 'auto','float32','int8'
 
 def quickest(
     model: MeloFormer,
     hid: HID,
     request: TokenRequest,
-    weights: str = 'auto', # One of `WEIGHTS`
+    weights: str = 'auto', # One of `WEIGHT_TYPES`
     share: float = SHARE
 ) -> tuple: # Model, seconds of a token
     "The model that thinks in time, with weights of one byte where they are asked for, or are needed and pay"
@@ -728,7 +728,7 @@ class Stage:
         for k,n in dict(ahead=1, call_bars=1, remember=1, bars=0).items():
             if getattr(self, k)<n: raise ValueError(f'--{k} is at least {n}, not {getattr(self, k)}')
         if not 0<=self.share<=1: raise ValueError(f'--share lies from 0 to 1, not {self.share}')
-        if self.weights not in WEIGHTS: raise ValueError(f'--weights is one of {", ".join(WEIGHTS)}, not {self.weights}')
+        if self.weights not in WEIGHT_TYPES: raise ValueError(f'--weights is one of {", ".join(WEIGHT_TYPES)}, not {self.weights}')
         if self.weights=='int8' and self.device!='cpu': raise ValueError('--weights int8 is for a processor; leave it out, or --device')
         if self.out: format_of(self.out)
         if self.picture and Path(self.picture).suffix.lower()!='.png':

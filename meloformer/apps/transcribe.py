@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RATE', 'LONGEST', 'HOP', 'WINDOW', 'FRAMES', 'EDGE', 'STEP', 'MODEL', 'JUDGED', 'COUNTS', 'SURE', 'LATE', 'needed',
            'samples', 'resampled', 'Ears', 'flux', 'Posteriorgram', 'windows', 'listen', 'spans', 'judged',
-           'candidates', 'notes_in', 'Transcription', 'transcribed', 'transcribe']
+           'candidates', 'notes_in', 'Transcription', 'transcribed', 'asked_program', 'transcribe']
 
 # %% ../../nbs/apps/10_transcribe.ipynb #52c4fe7d
 import io, sys
@@ -279,6 +279,18 @@ def transcribed(
     try: return Transcription(p, notes, find_beats(notes, p.flux.astype(float), tempo, meter, first_beat, taps), program)
     except ValueError as e: raise ValueError(str(e) if str(e)[:2]=='--' else f'{path}: {e}') from e
 
+# %% ../../nbs/apps/10_transcribe.ipynb #66b25f49
+def asked_program(
+    instrument: str, # Who plays the notes
+    tempo: float = None, # Quarter notes a minute
+    meter: str = None  # Such as 3/4
+) -> int: # 0 to 127
+    "The program of who plays; `ValueError` for an instrument, a tempo or a meter that a recording cannot have"
+    if not (programs := programs_named(instrument)) or programs[0]==DRUMS: raise unknown_instrument(instrument)
+    if tempo is not None: gaps_for(tempo)
+    if meter: check_meter(meter)
+    return programs[0]
+
 # %% ../../nbs/apps/10_transcribe.ipynb #42b4fba0
 @call_parse
 def transcribe(
@@ -297,10 +309,8 @@ def transcribe(
     out = Path(out or Path(sound).with_suffix('.mid'))
     format_of(out)
     if picture and Path(picture).suffix.lower()!='.png': raise ValueError(f'{picture}: give the picture a name that ends in .png')
-    if not (programs := programs_named(instrument)) or programs[0]==DRUMS: raise unknown_instrument(instrument)
-    if tempo is not None: gaps_for(tempo)
-    if meter: check_meter(meter)
-    t = transcribed(sound, tempo, meter, first_beat, read_taps(beats) if beats else None, programs[0], sys.stderr.isatty())
+    program = asked_program(instrument, tempo, meter)
+    t = transcribed(sound, tempo, meter, first_beat, read_taps(beats) if beats else None, program, sys.stderr.isatty())
     score = t.played if as_played else t.score
     score.write(out)
     print(f'{out}: {len(score.notes)} notes in {len(score.bars())} bars; {t.beats}')

@@ -23,8 +23,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from ..music.score import *
-from ..music.grid import *
-from ..music.beats import check_meter, gaps_for
 from ..writing.request import *
 from .jobs import *
 
@@ -201,14 +199,12 @@ def score_of(
     asked: SoundQuery
 ) -> Score:
     "What is heard in a recording; what is no sound is a `ValueError` that names the field"
-    from meloformer.apps.transcribe import needed, transcribed # an extra of its own
+    from meloformer.apps.transcribe import asked_program, needed, transcribed # an extra of its own
     needed()
-    if not (programs := programs_named(asked.instrument)) or programs[0]==DRUMS: raise unknown_instrument(asked.instrument)
-    if asked.tempo is not None: gaps_for(asked.tempo)
-    if asked.meter: check_meter(asked.meter)
+    program = asked_program(asked.instrument, asked.tempo, asked.meter)
     with TemporaryDirectory() as folder:
         with open(path := os.path.join(folder, 'sound'), 'wb') as f: f.write(data)
-        try: t = transcribed(path, asked.tempo, asked.meter, asked.first_beat, program=programs[0])
+        try: t = transcribed(path, asked.tempo, asked.meter, asked.first_beat, program=program)
         except ValueError as e: raise ValueError(str(e).replace(path, 'sound')) from None
     return t.played if asked.as_played else t.score
 

@@ -383,6 +383,7 @@ def save(self:MeloFormer,
     save_file({k: v.detach().cpu().contiguous() for k,v in (weights or self.state_dict()).items()}, path/'model.safetensors')
     copymode(path/'model.json', path/'model.safetensors') # safetensors lets nobody else read
 
+# %% ../../nbs/net/04_model.ipynb #15c4e264
 @patch(cls_method=True)
 def load(cls:MeloFormer,
     path, # A folder written by `save`
@@ -396,7 +397,9 @@ def load(cls:MeloFormer,
     _admit(path, trust)
     device = device_named(device)
     try:
-        check_kinds(Config, told := read_json(path/'model.json'))
+        told = read_json(path/'model.json')
+        if told.pop('latent_width', 0): raise ValueError('it listens to latents, which no model does any more')
+        check_kinds(Config, told)
         cfg,weights = Config(**told),_tensors(path/'model.safetensors', device)
     except (OSError, ValueError, TypeError, SafetensorError) as e:
         raise ValueError(f'{path}: is damaged ({e}); use another checkpoint') from e

@@ -9,7 +9,6 @@ __all__ = ['LEFT_OUT', 'ALL', 'EXACT', 'ROUGH', 'POOL', 'PASSES', 'draw_told', '
 # %% ../../nbs/training/06_outline.ipynb #234984d9
 import math, time
 from dataclasses import replace
-from pathlib import Path
 from fastcore.basics import patch
 from fastcore.script import Param, call_parse
 import numpy as np
@@ -88,11 +87,14 @@ def bits_told(
         before = truth
     return np.array(res)
 
+def _heard_by(model, batch, window):
+    "What the last layer says of a batch"
+    ids = batch_ids(batch, window.n_summaries).to(model.summary.device)
+    return model.hidden(batch['tokens'].to(ids.device), ids, model.plan(ids))
+
 def _bits(model, batch, window, rows):
     "Bits of one window told nothing and each of `rows`, and its notes"
-    device,labels = model.summary.device,batch['labels']
-    ids = batch_ids(batch, window.n_summaries).to(device)
-    x = model.hidden(batch['tokens'].to(device), ids, model.plan(ids))
+    device,labels,x = model.summary.device,batch['labels'],_heard_by(model, batch, window)
     nats = [losses(model.logits(x, r if r is None else torch.from_numpy(r)[None].to(device)), labels.to(device)).sum().item()
             for r in (None, *rows)]
     kind = torch.from_numpy(model.hid.kind)
@@ -113,9 +115,7 @@ def read_pool(
     device,res = model.summary.device,[]
     for p in positions:
         batch = told_batch(packs, [p])
-        ids = batch_ids(batch, packs.window.n_summaries).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            x = model.hidden(batch['tokens'].to(device), ids, model.plan(ids))
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16): x = _heard_by(model, batch, packs.window)
         ok = batch['labels'][0]!=IGNORE
         res.append((x[0, ok.to(device)].float(), batch['rows'][0, ok].to(device), batch['labels'][0, ok].to(device)))
     return tuple(map(torch.cat, zip(*res)))

@@ -104,6 +104,8 @@ def _check(self:GenerationRequest):
         if not 0<=getattr(self, k)<=1: raise ValueError(f'--{k} lies from 0 to 1, not {getattr(self, k)}')
     if self.form and self.loop: raise ValueError('give --form or --loop, not both')
     if self.like and self.form: raise ValueError('give --like or --form, not both: the bars of --like say what is the same')
+    if self.like_facts!='all' and not self.like:
+        raise ValueError('--like_facts says in what bars are to be like those of --like; give both')
     if self.text is not None: self.settled()
 
 # %% ../../nbs/writing/05_request.ipynb #7e9000a2
