@@ -81,7 +81,7 @@ def test_helps_are_whole():
     for name in COMMANDS:
         for o in flags_of(command(name), name)._actions:
             said = re.sub(r' \(default: [^()]*\)$', '', o.help or '')
-            if o.dest not in ('help','pdb','xtra'): assert said and not re.search(r'(?:,|\b(?:and|or|the|of|a))$', said), f'{name} --{o.dest}: {o.help}'
+            if o.dest not in ('help','pdb','xtra'): assert said and not re.search(r'(?:,|\b(?:and|or|the|of|to|for|a))$', said), f'{name} --{o.dest}: {o.help}'
 
 def test_the_lab_has_widgets():
     "Without them the tutorials open with a red box"

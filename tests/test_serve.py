@@ -179,7 +179,7 @@ def test_schema(checkpoint):
     with Running('serve', checkpoint, '--bars', 2) as s:
         schema,seen = schemathesis.openapi.from_url(s.url+'/openapi.json'),set()
         checks = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance, negative_data_rejection]
-        @settings(max_examples=8, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+        @settings(max_examples=10, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), derandomize=True, database=None)
         @given(st.data())
         def draw(data):
             case = data.draw(operation.as_strategy(generation_mode=mode))

@@ -438,7 +438,7 @@ def profile(
     mask: str = 'meloformer', # A preset of meloformer.net.masks
     two_pass: bool = False, # Do tokens read the summaries of the same layer?
     precision: str = None, # bf16 or fp32 (default: bf16 on a card)
-    device: str = None,    # cuda or cpu: what to predict for (default: a card)
+    device: str = None,    # What is predicted, cuda or cpu (default: a card)
     measure: bool = False, # Run it here as well, on the device of --device; with --max_batch, batches of --length
     max_seq_len: bool = False, # Instead: the longest window of every size
     max_batch: bool = False, # Instead: the largest batch of every size and length, and the longest window

@@ -845,7 +845,7 @@ def _say(text):
 def prepare(
     source: Param('Folders, MIDI files, zip or tar archives, Parquet tables, texts with a path a line, '
                   'or addresses such as s3://, https:// or hf://', str, opt=False, nargs='+'),
-    out: str = None, # Folder to write the corpus to (default: the last that is named)
+    out: str = None, # Folder of the corpus that is made (default: the last that is named)
     positions_per_beat: int = 24, # Grid positions a quarter note: 4, 8, 12, 24 or 48
     val_share: float = .05,    # Share of the pieces kept for validation
     workers: int = -1,         # Processes; 0 works in this one, -1 takes one a core

@@ -44,7 +44,7 @@ class GenerationRequest:
     rewrite: str = None # Instruments of the prompt to write anew, in the bars of --fill or in all
     add: str = None # Instruments to add to the prompt, in the bars of --fill or in all
     # Find new chords for the notes that stay, in the bars of --fill or in all, and say which; without it and
-    # --chords the song's chords are kept to
+    # --chords the song keeps its chords
     harmonize: bool = False
     chords: str = None # A progression to keep to, such as "Am F C G" (a bar each) or "Am F | C G:2"; repeated
     # Such as "D minor" or "Bb": its scale, its tonic as first and last chord, and more notes of that chord; where
