@@ -66,6 +66,12 @@ def test_says_what_is_wrong(exported, tmp_path, data, words):
     if data is not None: (tmp_path/'model.onnx').write_bytes(data)
     with pytest.raises(ValueError, match=words): OnnxModel(tmp_path)
 
+@pytest.mark.parametrize('data', [b'', b'1.5', b'[]', b'{"width": "x"}', b'{"wide": 1}'])
+def test_settings_that_are_none(exported, tmp_path, data):
+    for o in ('hid.json','model.onnx'): (tmp_path/o).write_bytes((exported/o).read_bytes())
+    (tmp_path/'model.json').write_bytes(data)
+    with pytest.raises(ValueError, match='model.json: is damaged'): OnnxModel(tmp_path)
+
 def test_refusals(both, capsys, tmp_path):
     with pytest.raises(ValueError, match='leave --summary_bars out'): both[1].generate(bars=1, summary_bars=4)
     assert run('export', [str(tmp_path/'none')])==1 and 'none' in capsys.readouterr().err

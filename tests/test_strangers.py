@@ -95,6 +95,22 @@ def test_a_model_of_any_size(run, told):
     with pytest.raises(ValueError, match='use another checkpoint|the model knows'): MeloFormer.from_pretrained(run)
     assert within(5, start)
 
+@pytest.mark.parametrize('data', [b'1.5', b'"x"', b'[]', b'null', b'true', b'[1]', b'', b'{}'])
+def test_json_that_holds_no_fields(run, corpus_folder, tmp_path, data):
+    "A number, a text, a list, nothing: each reader says which file is wrong"
+    own,corpus = run/'step_000001',shutil.copytree(corpus_folder, tmp_path/'data')
+    (run/'log.jsonl').write_text('')
+    readers = {own/'manifest.json': lambda: MeloFormer.from_pretrained(run), own/'hid.json': lambda: MeloFormer.from_pretrained(run),
+               own/'model.json': lambda: MeloFormer.from_pretrained(run), run/'run.json': lambda: status(run),
+               run/'profile.json': lambda: _measured(run, 1e6, 0), run/'phases.json': lambda: read_phases(run/'phases.json'),
+               corpus/'manifest.json': lambda: Corpus(corpus)}
+    for f,use in readers.items():
+        was = f.read_bytes() if f.exists() else None
+        f.write_bytes(data)
+        if f.name!='manifest.json' or f.parent!=own or data!=b'{}': # a manifest may name nothing
+            with pytest.raises(ValueError, match=str(f.parent)): use()
+        f.unlink() if was is None or f.name=='manifest.json' else f.write_bytes(was)
+
 @pytest.mark.parametrize('bad', [float('nan'), float('inf')])
 def test_weights_that_are_no_numbers(run, bad):
     own = run/'step_000001'

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..tokens.grammar import *
 from ..tokens.grammar import STATES
 from ..tokens.hid import *
-from ..tokens.vocabulary import KINDS, NO_PROGRAM, PITCH, read_json
+from ..tokens.vocabulary import KINDS, NO_PROGRAM, PITCH, check_kinds, read_json
 from ..net.masks import *
 from ..net.model import *
 from ..net.pretrained import *
@@ -205,7 +205,11 @@ class OnnxModel:
     ):
         self.origin = folder = Path(folder)
         self.session,self.hid = _session(folder/'model.onnx', threads),HID.load(folder)
-        self.cfg = Config(**read_json(folder/'model.json'))
+        try:
+            check_kinds(Config, told := read_json(folder/'model.json'))
+            self.cfg = Config(**told)
+        except (OSError, ValueError, TypeError) as e:
+            raise ValueError(f'{folder/"model.json"}: is damaged ({e}); write it anew with meloformer export') from e
         self.rule,self.summary = preset(self.cfg.mask),torch.zeros(self.cfg.width, device='cpu')
         self.names = [*INPUTS, *cache_names(self.cfg.layers)]
 

@@ -398,8 +398,8 @@ def load(cls:MeloFormer,
     device = device_named(device)
     try:
         told = read_json(path/'model.json')
-        if told.pop('latent_width', 0): raise ValueError('it listens to latents, which no model does any more')
         check_kinds(Config, told)
+        if told.pop('latent_width', 0): raise ValueError('it listens to latents, which no model does any more')
         cfg,weights = Config(**told),_tensors(path/'model.safetensors', device)
     except (OSError, ValueError, TypeError, SafetensorError) as e:
         raise ValueError(f'{path}: is damaged ({e}); use another checkpoint') from e

@@ -92,6 +92,7 @@ def check_kinds(
 ):
     "`ValueError` for a value that is not of the kind that its field has, `TypeError` for what is no fields"
     kinds = {int: 'a whole number', float: 'a number', bool: 'true or false', str: 'a text'}
+    if not isinstance(told, dict): raise TypeError(f'fields are named, and not {repr(told)[:40]}')
     for f in fields(cls):
         if f.type not in kinds or f.name not in told or (v := told[f.name]) is None and f.default is None: continue
         if not isinstance(v, (int, float) if f.type is float else f.type) or isinstance(v, bool)!=(f.type is bool):
