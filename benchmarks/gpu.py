@@ -9,12 +9,14 @@ missing. A part that fails says so there, and the exit status is 1. It needs no 
 instruments. On a machine without a GPU `--rehearse` runs all that can run there, in small."""
 import gc, json, os, subprocess, sys, tempfile, time, traceback
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from statistics import median
 import torch
 from fastcore.script import call_parse
 from report import report
 from rivals import CausalPlan
+from meloformer.net import attention
 from meloformer.net.attention import attend, make_plan, no_dense_fallback
 from meloformer.budget.hardware import CARDS, ONE_CORE, SHARES, card_speed, find_card
 from meloformer.net.blocks import block_lists, occupancy
@@ -103,6 +105,22 @@ def check_blocks(small):
         res[length] = dict(ms=round(1e3*seconds(lambda: block_lists(*occupancy(rule, there)), 9), 2), on_processor_ms=round(1e3*seconds(lambda: block_lists(*occupancy(rule, here)), 9), 2))
     return res
 
+def kernel_options(small):
+    "Milliseconds of attention, forward and backward, with each of the choices that were made by counting instructions (`KERNEL`)"
+    res,chosen = {},dict(attention.KERNEL)
+    for name in ('meloformer',) if small else ('meloformer','museformer'):
+        for fwd,bwd in product((4, 8), (2, 3)):
+            attention.KERNEL.update(fwd_num_warps=fwd, bwd_num_stages=bwd)
+            torch._dynamo.reset()
+            rule,ids = preset(name),toy_batch(1024 if small else 8192)
+            plan = make_plan(rule, ids, device=DEVICE).to(DEVICE)
+            q,k,v = (torch.randn(1, h, ids.shape[1], HEAD_DIM, device=DEVICE, dtype=torch.bfloat16, requires_grad=True) for h in (8, 4, 4))
+            f = lambda q, k, v, plan: attend(q, k, v, plan.bind(rule)).sum()
+            if CUDA: f = torch.compile(f, dynamic=False, fullgraph=True)
+            res[f'{name}, {fwd} warps forward, {bwd} stages backward'] = round(1e3*seconds(lambda: torch.autograd.grad(f(q, k, v, plan), (q, k, v)), 9), 3)
+    attention.KERNEL.update(chosen)
+    return res
+
 # ------------------------------------------------------------------------------------------------ training
 
 def job_of(size, length, batch): return Job(size, length, batch, optimizer='adamw', cuda=CUDA, half=CUDA)
@@ -180,7 +198,7 @@ def parts(small):
     first = [('tiny', 512, 1)] if small else [('small', 8192, 6), ('large', 8192, 1), ('base', 8192, 2), ('large', 16384, 1)] # those with goals
     rest = [] if small else [('small', 32768, 1), ('large', 32768, 1), ('xlarge', 8192, 1), ('base', 32768, 1), ('small', 16384, 3), ('base', 16384, 1), ('tiny', 8192, 12), ('tiny', 32768, 3), ('xlarge', 16384, 1)]
     train = lambda steps: {f'train {s} {b} x {n}': (lambda small, o=(s, n, b): train_pair(*o, small)) for s,n,b in steps}
-    return dict(kernel=check_kernel, model=check_model) | train(first) | dict(compile_s=compile_times, decode_tokens_per_second=decode, blocks=check_blocks) | train(rest)
+    return dict(kernel=check_kernel, model=check_model) | train(first) | dict(compile_s=compile_times, decode_tokens_per_second=decode, blocks=check_blocks, kernel_options=kernel_options) | train(rest)
 
 @call_parse
 def main(

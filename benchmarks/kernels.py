@@ -4,8 +4,12 @@ python benchmarks/kernels.py [--masks "meloformer sliding"]
 
 Each preset is lowered once as it is written ("plain") and once in codes (`meloformer.net.blocks.folded`). FlexAttention's Triton source is
 compiled for sm_90 and disassembled, and the loops over keys are counted. Logic operations are comparisons of integers
-and operations on bits and predicates (`LOGIC`). This says what the compiler made, not how long it takes: nothing is run.
-Rows of the form "compared" are of an earlier version, which asked codes by a comparison for each test, with four warps.
+and operations on bits and predicates (`LOGIC`). This says what the compiler made, not how long it takes. Rows of the form "compared"
+are of an earlier version, which asked codes by a comparison for each test, with four warps.
+
+Then a small case, two samples with one and two pieces, masked and full blocks and padding, is lowered in float32 for each preset, and
+for both passes of those with summaries, and run in Triton's interpreter (`kernels_run.py`, about a minute each on a quiet core); output
+and gradients have to be those of dense attention in float64.
 
 It needs a C++ compiler, and Triton from the package index (about 200 MB), which is put beside the built stub into build/kernels; .venv is
 left as it is. Where either cannot be had, one sentence says so and nothing is measured. Rows measured before are kept."""
@@ -16,6 +20,7 @@ from types import SimpleNamespace
 import torch
 from fastcore.script import call_parse
 from report import earlier, head, report
+from kernels_run import HEADS, rule_of, small
 from meloformer.net.attention import FlexPlan, attend
 from meloformer.net.blocks import folded
 from meloformer.net.masks import preset, toy_ids, two_passes
@@ -24,6 +29,7 @@ TRITON = 'triton==3.7.1' # the one that PyTorch 2.13 is made for
 root = Path(__file__).parent.parent
 home = root/'build/kernels'
 stub = home/f'stub-{torch.__version__}.so'
+lowered = home/'small.jsonl'
 LOGIC = 'ISETP LOP3 PLOP3'.split()
 
 # The parent's half: an environment
@@ -89,17 +95,23 @@ def pretend(sources):
         return SimpleNamespace(__file__=__file__, _runtime=None, call=enough)
     GraphLowering._compile_to_module = keep
 
-def lower(rule, coded, N=8192, heads=4, kv_heads=2, width=64):
-    "Lower a rule's attention, forward and backward, on invented music"
+def lower(rule, coded, ids=None, heads=4, kv_heads=2, width=64, dtype=torch.bfloat16):
+    "Lower a rule's attention, forward and backward, on invented music; gives the names of what the graph takes"
+    from torch._inductor.compile_fx import compile_fx
     from torch._subclasses import FakeTensorMode
     torch._dynamo.reset()
-    plan = FlexPlan(rule, toy_ids(N*31//32, N//32, bar_tokens=120, programs=8))
+    ids,names = toy_ids(7936, 256, bar_tokens=120, programs=8) if ids is None else ids,[]
+    plan = FlexPlan(rule, ids)
     if not coded: plan.form = plan.codes = None
+    def backend(graph, inputs):
+        names.extend(n._dynamo_source.name for n in graph.graph.nodes if n.op == 'placeholder')
+        return compile_fx(graph, inputs)
     with FakeTensorMode():
         plan = plan.apply(lambda t: torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device='cuda'))
-        q,k,v = (torch.empty(1, h, N, width, device='cuda', dtype=torch.bfloat16, requires_grad=True) for h in (heads,kv_heads,kv_heads))
-        try: torch.compile(lambda *x: attend(*x, plan.bind(rule)), dynamic=False, fullgraph=True)(q, k, v)
+        q,k,v = (torch.empty(len(ids.document), h, ids.shape[1], width, device='cuda', dtype=dtype, requires_grad=True) for h in (heads,kv_heads,kv_heads))
+        try: torch.compile(lambda q, k, v, plan: attend(q, k, v, plan.bind(rule)), dynamic=False, fullgraph=True, backend=backend)(q, k, v, plan)
         except Enough: pass
+    return names
 
 def kernels(source):
     "The attention kernels in a lowered source, as (kernel, its code)"
@@ -160,6 +172,11 @@ def inside(jobs):
         sources.clear()
         lower(preset(mask), form == 'codes')
         print(json.dumps(dict(mask=mask, form=form)|count(sources)), flush=True)
+    with lowered.open('w') as f:
+        for name in (f'{m}{n}' for m in dict(jobs) for n in ('',' 1',' 2')[:3 if 'former' in m else 1]):
+            sources.clear()
+            names = lower(rule_of(name), True, small(), dtype=torch.float32, **HEADS)
+            f.write(json.dumps([name, names, sources])+'\n')
 
 @call_parse
 def main(
@@ -173,10 +190,19 @@ def main(
     rows = earlier('kernels')
     env = os.environ | dict(LD_PRELOAD=str(stub), PYTHONPATH=os.pathsep.join([str(root), str(home)]), OMP_NUM_THREADS='1')
     jobs = ' '.join(f'{m},{f}' for m in masks.split() for f in ('plain','codes'))
+    def tell(**more):
+        operations = {r['mask']: [folded(o)[0].operations for o in (preset(r['mask']), *two_passes(preset(r['mask'])))] for r in rows}
+        report('kernels', ('triton',), command='python benchmarks/kernels.py', target='sm_90, bfloat16, 8192 positions, head width 64',
+            operations=operations, rows=rows, **more)
     with subprocess.Popen([sys.executable, __file__, '--one', jobs], stdout=subprocess.PIPE, text=True, env=env) as p:
         for line in p.stdout:
             new = json.loads(line)|dict(commit=head())
             rows = [r for r in rows if (r['mask'],r['form']) != (new['mask'],new['form'])]+[new]
-            operations = {r['mask']: [folded(o)[0].operations for o in (preset(r['mask']), *two_passes(preset(r['mask'])))] for r in rows}
-            report('kernels', ('triton',), command='python benchmarks/kernels.py', target='sm_90, bfloat16, 8192 positions, head width 64', operations=operations, rows=rows)
+            tell()
     if p.returncode: sys.exit('kernels: the attention could not be lowered or compiled; see above')
+    env.pop('LD_PRELOAD')
+    ran = subprocess.run([sys.executable, Path(__file__).with_name('kernels_run.py'), lowered], stdout=subprocess.PIPE, text=True, env=env)
+    if ran.returncode: sys.exit('kernels: the lowered attention could not be run; see above')
+    interpreted = {k: v for line in ran.stdout.splitlines() for k,v in json.loads(line).items()}
+    tell(interpreted=interpreted)
+    if wrong := [k for k,v in interpreted.items() if max(v) > 1e-5]: sys.exit(f'kernels: what was run is not the attention of {", ".join(wrong)}')

@@ -466,19 +466,19 @@ def converse(self:Performer,
         n += 1
 
 # %% ../../nbs/apps/01_live.ipynb #b8a1d004
-SHARE = .5 # Of a bar's time that its thinking may take
+SHARE = .4 # Of a bar's time that its thinking may take, so that a slow one still ends within half of it
 NOTE_TOKENS,PLAYER_TOKENS = 2.6,14 # A note, and the median bar of a player, in tokens: validation music of the model that comes along
 
 def pace(
     model: MeloFormer,
     hid: HID,
     request: TokenRequest,
-    tokens: int = 24 # That are timed, after half as many that warm up
+    tokens: int = 48 # That are timed, after half as many that warm up
 ) -> float: # Seconds
-    "How long a token takes: the median, on this machine, with nothing before it"
+    "How long a token takes, all that comes with a bar shared among its tokens, on this machine, with nothing before it"
     alone = replace(request, prompt=None, numbers=None, like=None, bars=tokens)
     at = [time.perf_counter() for _ in islice(compose(model, hid, alone), tokens+tokens//2)]
-    return float(np.median(np.diff(at[tokens//2:])))
+    return (at[-1]-at[tokens//2])/(len(at)-1-tokens//2)
 
 def bar_seconds(
     request: TokenRequest

@@ -332,12 +332,14 @@ def _compiled_flex():
     from torch.nn.attention.flex_attention import flex_attention
     return torch.compile(flex_attention, dynamic=False, fullgraph=True)
 
+KERNEL = dict(fwd_num_warps=8, # with four, Triton lays the mask out in another way than the scores, and moves it
+              bwd_num_stages=2) # with three, registers run out, and masks are kept bit by bit
+
 def _flex(q, k, v, mask):
     from torch.nn.attention.flex_attention import flex_attention
     inside,scale = torch.compiler.is_compiling() or not q.is_cuda,q.shape[-1]**-.5
     if math.frexp(scale)[0] == .5: q,scale = q*scale,1. # a power of two, so nothing is rounded
-    return (flex_attention if inside else _compiled_flex())(q, k, v, block_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1],
-        kernel_options=dict(fwd_num_warps=8)) # with four, Triton lays the mask out in another way than the scores, and moves it
+    return (flex_attention if inside else _compiled_flex())(q, k, v, block_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1], kernel_options=KERNEL)
 
 # %% ../../nbs/net/03_attention.ipynb #b6af933e
 PLANS = {P.backend: P for P in (DensePlan, GatherPlan, FlexPlan)}
