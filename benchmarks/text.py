@@ -3,7 +3,7 @@
 python benchmarks/text.py [--model RUN] [--seed 0]
 
 Each sentence goes through `meloformer text` in a process of its own, with one thread and without a network. What was asked for stands here by hand, not read by the grammar. symusic reads tempo (within 10 %, or within the range of the
-word), meter and players (all that were asked for sound, and no others) of each section, and where the last bar ends; music21's key finder (Krumhansl) hears the notes of the section: `key` is exact, `key_near` counts the relative key
+word), meter and players (all that were asked for sound, and no others) of each section, and where the last bar ends; music21's key finder (its default, the weights of Aarden and Essen) hears the notes of the section: `key` is exact, `key_near` counts the relative key
 and those a fifth away, too."""
 import os, re, resource, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -54,7 +54,8 @@ def found(path, sections):
     for bars,tempo,meter,key,programs in sections:
         m = last_before(s.time_signatures, at)
         end = at+bars*4*s.tpq*m.numerator//m.denominator
-        inside = {128 if t.is_drum else t.program: [o for o in t.notes if at<=o.start<end] for t in s.tracks}
+        inside = {}
+        for t in s.tracks: inside.setdefault(128 if t.is_drum else t.program, []).extend(o for o in t.notes if at<=o.start<end)
         bpm,who = last_before(s.tempos, at).qpm,{k for k,v in inside.items() if v}
         if tempo: note('tempo', abs(bpm/tempo-1)<=.1 if isinstance(tempo, int) else tempo[0]*.98<=bpm<=tempo[1]*1.02)
         if meter: note('meter', f'{m.numerator}/{m.denominator}'==meter)

@@ -15,7 +15,7 @@ from meloformer.tokens.grammar import random_piece
 from meloformer.tokens.hid import HID
 from meloformer.net.masks import PRESETS
 from meloformer.net.model import Config, MeloFormer, randomize_weights
-from meloformer.tokens.edit import read_song
+from meloformer.tokens.edit import InFile, read_song
 from meloformer.tokens.infill import Bars, Example, from_infill
 from meloformer.writing.request import GenerationRequest
 from meloformer.writing.rules import Now, chords_in_scale, parse_rules, pitches_now
@@ -451,6 +451,18 @@ def test_all_other_events_are_those_of_the_file(verb, tmp_path):
     assert verb not in ('harmonize', 'chords') or kinds['marker'] > 1
     notes = sum(v for k,v in come.items() if 'note_on' in k[2])
     assert notes > 3 or verb=='harmonize' and not notes and not lost
+
+@pytest.mark.parametrize('verb', ['fill','add','on'])
+def test_a_file_as_bytes(verb, tmp_path):
+    "Sent, and not named: the same answer; and what was answered is asked about again with all that the file holds"
+    (tmp_path/'a.mid').write_bytes(full_of_life())
+    words = VERBS[verb][0]
+    one,two = (generate_score(model(), HID24, replace(make_request(HID24, prompt=o, **words), max_bar_tokens=40), 1) for o in (tmp_path/'a.mid', InFile.opened(full_of_life())))
+    assert one.to_bytes()==two.to_bytes()
+    again = generate_score(model(), HID24, replace(make_request(HID24, prompt=one, fill='2'), max_bar_tokens=40), 1)
+    other = lambda data: {k: v for k,v in absolute(data).items() if 'note_' not in k[2]}
+    assert other(one.to_bytes())==other(again.to_bytes())
+    with pytest.raises(ValueError, match='sent: '): InFile.opened(b'MThd', 'sent')
 
 @pytest.mark.parametrize('verb', VERBS)
 def test_tracks_without_notes(verb):

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np, pytest
 from commands import Running
 from conftest import slowness
+from test_edit import absolute, full_of_life
 from meloformer.apps import cli
 from meloformer.apps.jobs import Limits
 from meloformer.apps.osc import Sketch, bar_messages, made
@@ -51,6 +52,13 @@ def test_as_midi(osc, model, song):
     osc.send('/midi', 'a', *parts[0])
     assert osc.write(id='a', mask=(2, 3, 1), seed=5, takes=2)==want
     assert osc.write(id='b', seed=7, **SHORT)==[model.generate(seed=7, **SHORT).to_bytes()]
+
+def test_what_stays(osc, model, tmp_path):
+    "Pedals, bends, lyrics and names of the file that was sent"
+    (tmp_path/'a.mid').write_bytes(full_of_life())
+    new, = osc.write(full_of_life(), id='life', mask=(2, 3), seed=1)
+    assert new==model.infill(tmp_path/'a.mid', '2-3', seed=1).to_bytes()
+    assert {k: v for k,v in absolute(full_of_life()).items() if 'note_' not in k[2]}.items()<=absolute(new).items()
 
 def test_as_bars(osc, model, song):
     "Bars in any order and twice, then only those that were written come back; put in their places they are what Python gives"

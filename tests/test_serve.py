@@ -10,6 +10,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, negative_data_rejection, response_schema_conformance, status_code_conformance
 from commands import Running
 from conftest import slowness
+from test_edit import absolute, full_of_life
 from test_transcribe import played, song
 from meloformer.apps import cli, transcribe
 from meloformer.music.score import Score
@@ -35,12 +36,13 @@ def wait_for(f, seconds=30):
     while not (r := f()): assert time.time()<end; time.sleep(.02)
     return r
 
-def test_python_client(server, model):
+def test_python_client(server, model, tmp_path):
     c = Server(server.url)
     assert c.health()['status']=='ok'
     a,b = c.generate(takes=2, seed=7, **SHORT)
     assert [a, b] == [model.generate(seed=s, **SHORT).to_bytes() for s in (7, 8)]
-    song = Score.from_bytes(a)
+    song = tmp_path/'a.mid'
+    song.write_bytes(a)
     assert c.infill(a, '1', seed=1)==[model.infill(song, '1', seed=1).to_bytes()]
     assert c.go_on(a, 4)==[model.continue_(song, 4).to_bytes()]
     got = list(c.stream(**SHORT))
@@ -48,6 +50,16 @@ def test_python_client(server, model):
     assert all(base64.b64decode(d['midi'])[:4]==b'MThd' for k,d in got if k=='bar')
     with pytest.raises(Refused, match='--bars is at least 1, not 0') as e: c.generate(bars=0)
     assert e.value.status==422
+
+def test_the_file_that_was_sent(server, model, tmp_path):
+    "Pedals, bends, lyrics and names come back, and the chords of its markers are kept: as if the file were read here"
+    c,f = Server(server.url),tmp_path/'a.mid'
+    for data in (full_of_life(), model.generate(bars=4, instruments='flute', chords='Am F C G7', meter='4/4', top_k=5).to_bytes()):
+        f.write_bytes(data)
+        new, = c.infill(data, '2-3', seed=1, top_k=5)
+        assert new==model.infill(f, '2-3', seed=1, top_k=5).to_bytes()
+        kept = {k: v for k,v in absolute(data).items() if 'note_' not in k[2]}
+        assert len(kept)>3 and kept.items()<=absolute(new).items()
 
 WALTZ = 'a waltz for flute, 2 bars'
 
@@ -84,7 +96,8 @@ def test_javascript_client(server, model, tmp_path):
     a,b,kinds,no,status,waltz,deaf = json.loads(r.stdout)
     assert bytes.fromhex(waltz)==model.generate(text=WALTZ, seed=3).to_bytes() and deaf==[422, 'sound:']
     song = model.generate(seed=7, **SHORT)
-    assert bytes.fromhex(a)==song.to_bytes() and bytes.fromhex(b)==model.infill(Score.from_bytes(song.to_bytes()), '1', seed=1).to_bytes()
+    song.write(tmp_path/'a.mid')
+    assert bytes.fromhex(a)==song.to_bytes() and bytes.fromhex(b)==model.infill(tmp_path/'a.mid', '1', seed=1).to_bytes()
     assert kinds==['waiting','writing','bar','bar','bar','done'] and no==[422, '--bars is at least 1, not 0'] and status=='ok'
 
 def test_twenty_at_once(server, model):

@@ -504,10 +504,10 @@ def bounded(
     request: TokenRequest,
     tokens: int # That a bar has room for
 ) -> TokenRequest:
-    "The same with bars of no more notes than are thought in time"
+    "The same with bars of no more notes than are thought in time, and everybody in each: who is cut short would else end the bar"
     most = max(1, int(tokens/n_players(request)/NOTE_TOKENS))
     own = [density(0, most), density(0, most).only([DRUMS])]
-    return replace(request, max_bar_tokens=min(request.max_bar_tokens, tokens), rules=[*request.rules, *own])
+    return replace(request, max_bar_tokens=min(request.max_bar_tokens, tokens), rules=[*request.rules, *own], max_rest_bars=0)
 
 def too_slow(
     request: TokenRequest,

@@ -19,6 +19,7 @@ import torch
 from ..music.score import *
 from ..music.score import METER, NOTE, TEMPO, columns
 from ..music.grid import DRUMS, parse_meter, programs_named, unknown_instrument
+from ..tokens.edit import InFile
 from ..net.model import *
 from ..writing.generate import *
 from ..writing.request import *
@@ -246,7 +247,7 @@ def score(self:Sketch) -> Score: # Or None where nothing has come
     if self.of:
         if lost := [i for i in range(1, self.of+1) if i not in self.parts]:
             raise ValueError(f'/midi: part {lost[0]} of {self.of} has not arrived; send it again')
-        return Score.from_bytes(b''.join(self.parts[i][0] for i in range(1, self.of+1)), 'midi')
+        return InFile.opened(b''.join(self.parts[i][0] for i in range(1, self.of+1)), 'midi')
     if not self.bars: return None
     n,rows = 1+max(b for b,_ in self.bars),[]
     at,heard = self.starts(n),self.players()

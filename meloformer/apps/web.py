@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from ..music.score import *
+from ..tokens.edit import InFile
 from ..writing.request import *
 from .jobs import *
 
@@ -69,7 +70,7 @@ def piece_of(
     data: bytes # A MIDI file
 ) -> Score:
     "A piece that was sent; what is no MIDI file is a `ValueError` that names the field"
-    return Score.from_bytes(data, 'midi')
+    return InFile.opened(data, 'midi')
 
 def decoded(
     text: str, # Base64

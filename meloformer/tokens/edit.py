@@ -544,16 +544,26 @@ def read_song(
     x # `Score` or path
 ) -> Song:
     "A piece that something is to be merged into"
-    if isinstance(x, Score):
-        x = x.unnested()
-        return Song(replace(x, chords=[(o, LABELS[parse_chord(c)]) for o,c in x.chords]), mended(x.to_bytes())[0])
-    score,data = Score.read(x),mended(Path(x).read_bytes()[:MAX_MB<<20], x)[0]
-    return Song(replace(score, chords=marked_chords(data, len(score.bars()))), data)
+    if not isinstance(x, Score): s,data = Score.read(x),Path(x).read_bytes()[:MAX_MB<<20]
+    elif data := getattr(x, 'midi', None): s = x
+    else: data = (s := x.unnested()).to_bytes()
+    data = mended(data, 'the piece' if isinstance(x, Score) else x)[0]
+    chords = [(o, LABELS[parse_chord(c)]) for o,c in s.chords] or marked_chords(data, len(s.bars()))
+    return Song(replace(s, chords=chords), data)
 
 # %% ../../nbs/tokens/03_edit.ipynb #6a2922af
 class InFile(Score):
-    "A score that was merged into a file: what is written is that file"
+    "A score that was read from a file, or merged into it: what is written is that file"
     midi = None # its bytes
+    @classmethod
+    def opened(cls,
+        data: bytes, # A whole MIDI file
+        name = 'MIDI bytes' # What to call it in errors
+    ): # What is not written anew will be as it is there
+        "The file that was sent; `MidiError` if it is none"
+        res = cls.from_bytes(data, name)
+        res.midi = data
+        return res
 
 @patch
 def to_bytes(self:InFile) -> bytes:

@@ -263,6 +263,7 @@ class Constraints:
         self.pitches,self.harmony = hid.kind==PITCH,[(0, 0)] # chords of the bar
         self.notes,self.struck,self.ends = 0,0,[] # of the player in this bar, and here; (onset, end) of those with a length
         self.sung = {} # of each player: (bar, position) of the last onset, its pitches, those of the onset before
+        self.heard = np.zeros(12, int) # positions for which each pitch class sounded until the player's next onset, drums left out
         self.kit,self.strokes = [0]*len(KIT),[] # bars of the drums since each was struck; (position, pitches) that have to come
         self.kit_rule = next((r for r in request.rules if isinstance(r, KitRule)), None)
         self._static = np.ones(len(hid), bool)
@@ -276,10 +277,10 @@ def bar_request(self:Constraints, i):
     if a.bar_requests: return a.bar_requests[i-self.skip]
     meter = a.meter or (w.numerator, w.denominator)
     goes_on = a.prompt is not None and a.tempo is not None and i==self.skip
-    home = [(0, a.tonic)] if a.tonic is not None and i in (self.skip, a.bars-1) else None
+    home = [(0, a.tonic)] if a.tonic is not None and ((i-self.skip)%4==0 or i==a.bars-1) else None
     return BarRequest(i, bar_plan(self.hid, a, i-self.skip, meter) if a.chords else home,
                       a.meter, int(np.abs(TEMPOS-a.tempo).argmin()) if goes_on else None, self.players,
-                      i==self.skip and a.core is None, basses=basses_of(a.basses, i-self.skip))
+                      i==self.skip and a.core is None, home is not None and i==a.bars-1, basses=basses_of(a.basses, i-self.skip))
 
 @patch
 def jumps(self:Constraints):
@@ -368,6 +369,9 @@ def _count(self:Constraints, token):
         me,here = (w.program, w.instance),(w.bars, w.position)
         last,now,before = self.sung.get(me, _unsung)
         self._strike(v)
+        if last and last!=here and w.program!=DRUMS:
+            gap = (here[0]-last[0])*w.positions+here[1]-last[1]
+            np.add.at(self.heard, np.array(now)%12, min(gap, w.positions-last[1]))
         self.sung[me] = (here, (*now, v), before) if last==here else (here, (v,), now)
 
 @patch
@@ -379,7 +383,7 @@ def _moment(self:Constraints):
     return Now(w.program, w.position, 4*self.hid.positions_per_beat//w.denominator, w.positions, chord, self.struck,
         int(self._held(w.position)), self.notes, before if last==(w.bars, w.position) else now,
         now if last==(w.bars, w.position) else (), (self.now.basses or [None])[:len(since)][-1],
-        last is None or last<(w.bars, begins))
+        last is None or last<(w.bars, begins), self.heard)
 
 @patch
 def _held(self:Constraints, positions):
