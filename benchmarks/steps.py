@@ -12,6 +12,9 @@ from report import report
 
 CHILD = '''
 import json, sys, time
+sys.meta_path = [o for o in sys.meta_path if 'editable' not in str(o).lower()] # an installed version would lend its modules to the other
+import meloformer
+assert meloformer.__file__.startswith(sys.argv.pop()), meloformer.__file__
 try:
     from meloformer.data.corpus import Corpus; from meloformer.data.packing import Packs, Window; from meloformer.net.model import MeloFormer, config
     from meloformer.training.optim import make_optimizer; from meloformer.training.ranks import Ranks, default_precision; from meloformer.training.train import batcher, train_step
@@ -33,7 +36,7 @@ WAYS = dict(adamw='fp32', muon='fp32'), dict(muon='default')
 class Version:
     "A checkout that takes steps when it is asked to"
     def __init__(self, folder, *what):
-        self.p = subprocess.Popen([sys.executable, '-c', CHILD, *map(str, what)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd='/', env=os.environ|dict(PYTHONPATH=str(folder)))
+        self.p = subprocess.Popen([sys.executable, '-c', CHILD, *map(str, what), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd='/', env=os.environ|dict(PYTHONPATH=str(folder)))
     def step(self, i):
         self.p.stdin.write(f'{i}\n'); self.p.stdin.flush()
         return float(self.p.stdout.readline())

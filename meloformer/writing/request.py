@@ -49,8 +49,8 @@ class GenerationRequest:
     # --chords the song keeps its chords
     harmonize: bool = False
     chords: str = None # A progression to keep to, such as "Am F C G" (a bar each) or "Am F | C G:2"; repeated
-    # Such as "D minor" or "Bb": its scale, its tonic as first and last chord, and more notes of that chord; where
-    # chords are typed, their notes besides, and Roman numerals such as "i iv V7" are read in it
+    # Such as "D minor" or "Bb": its scale, its tonic as chord of each fourth bar and of the last, and notes that make
+    # it heard; where chords are typed, their notes besides, and Roman numerals such as "i iv V7" are read in it
     key: str = None
     # Who plays, such as "violin, cello, drums"; after a prompt these go on, its others stop, new ones join
     # (default: those of the prompt; from nothing at most 8)
@@ -164,7 +164,7 @@ def _in_key(model, hid, r, asked, seeds, faults, on_bar):
     def write(seeds, reports, on_bar=None):
         return generate_scores(model, hid, asked, seeds, r.form, r.loop, r.window, r.attempts, reports, on_bar=on_bar, summary_bars=r.summary_bars)
     bars,scores = bars_to_write(hid, asked)[1],write(seeds, faults, on_bar)
-    if asked.tonic is None or r.key.split()[1:] not in ([], ['major'], ['minor']): return scores
+    if asked.tonic is None or r.key.lower().split()[1:] not in ([], ['major'], ['minor']): return scores
     key = major_or_minor(r.key)
     def far(s): return np.nanmax(c)-c[key] if np.isfinite(c := heard_key(s, bars)).all() else 0
     for k in range(1, r.attempts):
