@@ -34,7 +34,7 @@ slow: ## the long checks: slow cells of the notebooks, 10,000 invented scores, w
 	@OMP_NUM_THREADS=1 .venv/bin/nbdev_test --n_workers 2 --flags slow
 	@$(PY) -m pytest -q --slow tests/test_round_trip.py tests/test_grammar.py tests/test_soak.py
 
-kernels: ## count what masks cost in the kernels of a GPU; needs a C++ compiler, no GPU
+kernels: ## count what masks cost in the kernels of a GPU, and run small ones in an interpreter; needs a C++ compiler, no GPU
 	@tools/venv.sh dev
 	@$(PY) benchmarks/kernels.py
 
