@@ -41,12 +41,13 @@ def main(
     model = MeloFormer.from_pretrained()
     song = model.generate(chords='Am F C G', instruments='piano, bass, drums, violin', meter='4/4', bars=12, seed=1)
     midi,fill,ps = song.to_bytes(),'5-8',[]
-    with tempfile.TemporaryDirectory() as tmp:
+    with tempfile.TemporaryDirectory() as own, tempfile.TemporaryDirectory() as tmp:
+        (file := Path(own)/'song.mid').write_bytes(midi)
         try:
             web,osc,watch = (started(*o) for o in (('serve','--port',0), ('osc','--port',0), ('watch',tmp)))
             ps = [web[0], osc[0], watch[0]]
             server,sender = Server(web[1].split()[-1]),Osc(int(osc[1].split()[-1]))
-            ways = dict(python=lambda seed: model.infill(Score.from_bytes(midi), fill, seed=seed).to_bytes(), http=lambda seed: server.infill(midi, fill, seed=seed)[0],
+            ways = dict(python=lambda seed: model.infill(file, fill, seed=seed).to_bytes(), http=lambda seed: server.infill(midi, fill, seed=seed)[0],
                         osc=lambda seed: sender.write(midi, id=seed, mask=(5, 8), seed=seed)[0], folder=lambda seed: by_folder(Path(tmp), midi, fill, seed))
             took = {k: [] for k in ways}
             for seed in range(rounds+1): # the first is warm-up
