@@ -339,7 +339,8 @@ def _flex(q, k, v, mask):
     from torch.nn.attention.flex_attention import flex_attention
     inside,scale = torch.compiler.is_compiling() or not q.is_cuda,q.shape[-1]**-.5
     if math.frexp(scale)[0] == .5: q,scale = q*scale,1. # a power of two, so nothing is rounded
-    return (flex_attention if inside else _compiled_flex())(q, k, v, block_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1], kernel_options=KERNEL)
+    return (flex_attention if inside else _compiled_flex())(q, k, v, block_mask=mask, scale=scale,
+        enable_gqa=q.shape[1] != k.shape[1], kernel_options=KERNEL)
 
 # %% ../../nbs/net/03_attention.ipynb #b6af933e
 PLANS = {P.backend: P for P in (DensePlan, GatherPlan, FlexPlan)}

@@ -136,7 +136,8 @@ class TokenRequest:
     rules: list = ()        # From `meloformer.writing.rules`, for the notes that are written
     attributes: np.ndarray = () # Attributes of the piece, from `attribute_tokens`; a prompt brings its own
     without: list = ()      # Programs that must not play
-    tonic: int = None       # Index in `LABELS` of the chord of every fourth bar that is written, from the first on, and of the last, where no chords are typed
+    # Index in `LABELS` of the chord of every fourth bar that is written, from the first on, and of the last, where no chords are typed
+    tonic: int = None
     max_rest_bars: int = None # A player that is asked for is silent for at most so many bars on end (default: as the model likes)
     like: Outline = None # Each bar is to be like the bar of it that has its number
     basses: list = () # From `parse_basses`, for the bars of `chords`; `typed_bass` among the rules keeps to them

@@ -141,7 +141,9 @@ def parse(self:GenerationRequest,
 def _parsed(self:GenerationRequest, hid):
     rules,home = parse_rules(self.scale, self.pitch_range, self.polyphony, self.density, self.chord_tones),{}
     if self.key and (self.chords or self.harmonize): rules.append(in_scale(self.key) | chord_tones())
-    elif self.key: rules,home = [*rules, in_scale(self.key), chords_in_scale(self.key), near_tonic(self.key), toward_key(self.key)],dict(tonic=tonic(self.key))
+    elif self.key:
+        rules += [f(self.key) for f in (in_scale, chords_in_scale, near_tonic, toward_key)]
+        home = dict(tonic=tonic(self.key))
     sampling = home | dict(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
     return make_request(hid, self.bars, self.prompt, self.prompt_bars, self.fill, self.rewrite, self.add, self.harmonize,
         self.chords, self.instruments, self.meter, self.tempo, parse_attributes(self.attributes or ''), rules, self.max_rest_bars,
@@ -162,7 +164,8 @@ def heard_key(
 def _in_key(model, hid, r, asked, seeds, faults, on_bar):
     "Scores; where a key is asked for and another one is heard, at most `attempts` are drawn, and the nearest is kept"
     def write(seeds, reports, on_bar=None):
-        return generate_scores(model, hid, asked, seeds, r.form, r.loop, r.window, r.attempts, reports, on_bar=on_bar, summary_bars=r.summary_bars)
+        return generate_scores(model, hid, asked, seeds, r.form, r.loop, r.window, r.attempts, reports,
+                               on_bar=on_bar, summary_bars=r.summary_bars)
     bars,scores = bars_to_write(hid, asked)[1],write(seeds, faults, on_bar)
     if asked.tonic is None or r.key.lower().split()[1:] not in ([], ['major'], ['minor']): return scores
     key = major_or_minor(r.key)
