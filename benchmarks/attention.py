@@ -18,7 +18,7 @@ from meloformer.net.masks import preset
 from meloformer.net.model import HEAD_DIM, batch_ids, config
 from meloformer.data.packing import Packs, Window, stack
 
-KINDS = dict(gather=GatherPlan, **RIVALS)
+WAYS = dict(gather=GatherPlan, **RIVALS)
 
 def windows(corpus, length, n):
     "Ids of some windows"
@@ -44,7 +44,7 @@ def measure(corpus, size, mask, length, repeats, kinds):
     for i,ids in enumerate(windows(corpus, length, repeats+1)):
         x = [torch.randn(1, h, ids.shape[1], HEAD_DIM).requires_grad_() for h in (cfg.heads, cfg.kv_heads, cfg.kv_heads)]
         for k in kinds:
-            plan,took = timed(lambda: KINDS[k](rule, ids))
+            plan,took = timed(lambda: WAYS[k](rule, ids))
             s = call(plan, x, torch.ones_like(x[0]))
             if i: times[k].append(s)
             if i and k=='gather': plans.append(took); share.append(plan.pairs/length**2)
@@ -71,7 +71,7 @@ def main(
     def child(n, length, kinds): return json.loads(subprocess.run([sys.executable, __file__, corpus, '--size', size, '--mask', mask, '--repeats', str(n), '--one', f'{length},{kinds}'], capture_output=True, text=True, check=True).stdout)
     rows = []
     for length in map(int, lengths.split()):
-        r,peak = child(repeats, length, '+'.join(KINDS)),{k: child(1, length, k)['peak'] for k in KINDS}
+        r,peak = child(repeats, length, '+'.join(WAYS)),{k: child(1, length, k)['peak'] for k in WAYS}
         t = r['times']
         rows.append(dict(length=length, **{f'{k}_ms': round(1e3*median(v), 1) for k,v in t.items()}, **{f'{k}_over_gather': round(median(a/b for a,b in zip(t[k], t['gather'])), 2) for k in RIVALS},
                          pairs_computed=round(r['share'], 3), plan_ms=round(1e3*r['plan'], 1), block_lists_ms=round(1e3*r['blocks'], 1), **{f'{k}_peak_gb': round(v, 2) for k,v in peak.items()}))

@@ -5,7 +5,7 @@ import pytest, torch
 from commands import Command
 from conftest import slowness
 from meloformer.apps import cli
-from meloformer.budget.cost import KINDS, MemoryLaw, Speed, FakePlan, allocated, memory, step_work
+from meloformer.budget.cost import PURPOSES, MemoryLaw, Speed, FakePlan, allocated, memory, step_work
 from meloformer.net.masks import toy_ids
 from meloformer.net.model import Config, MeloFormer, config, count_parameters, losses
 from meloformer.training.optim import make_optimizer
@@ -48,7 +48,7 @@ def test_memory_compiled(checkpointing):
 def test_memory_of_parts():
     m = memory(SMALL, 1024, micro_batches=2)
     assert m.weights==4*count_parameters(SMALL) and m.gradients>=m.weights and m.optimizer>=2*m.weights
-    assert m.line[:, KINDS.index('logits')].max()>0 and m.activations>m.logits and m.total==sum(getattr(m, k) for k in KINDS)==m.line.sum(1).max()
+    assert m.line[:, PURPOSES.index('logits')].max()>0 and m.activations>m.logits and m.total==sum(getattr(m, k) for k in PURPOSES)==m.line.sum(1).max()
     assert memory(SMALL, 1024).total < m.total < memory(SMALL, 1024, batch_size=2).total
 
 @pytest.mark.parametrize('backend,half,kind,changes', [('flex', True, 'muon', {}), ('flex', True, 'adamw', dict(checkpointing=True)), ('flex', False, 'adamw', dict(two_pass=True)), ('gather', True, 'muon', dict(checkpointing=True, dropout=.1))], ids=str)

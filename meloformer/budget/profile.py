@@ -86,7 +86,7 @@ def draw_memory(m:Memory, ax=None, title=''):
     "Memory over a step, by what it is for"
     from matplotlib.figure import Figure
     ax = ax or Figure(figsize=(5, 2.6), layout='constrained').subplots()
-    ax.stackplot(np.linspace(0, 1, len(m.line)), m.line.T/1e9, labels=KINDS, lw=0)
+    ax.stackplot(np.linspace(0, 1, len(m.line)), m.line.T/1e9, labels=PURPOSES, lw=0)
     ax.axhline(m.total/1e9, c='.4', lw=.8, ls='--')
     ax.set(title=title or size_text(m.total), xlabel='of the step', ylabel='GB', xlim=(0, 1))
     ax.legend(fontsize=6, frameon=False, loc='upper right'); ax.spines[['top','right']].set_visible(False)
@@ -407,7 +407,7 @@ def _predicted(job, m, limit):
     return [f'{job.size}, {count_parameters(job.cfg)/1e6:.1f} M parameters: {job.micro_batches} x {job.batch_size} windows '
             f'of {job.length:,} places, {width}, {job.optimizer}{more}', '',
         f'predicted for {on}, at the peak of a step:',
-        *(row(k, getattr(m, k)) for k in KINDS), row('together', m.total),
+        *(row(k, getattr(m, k)) for k in PURPOSES), row('together', m.total),
         f"with driver and holes {size_text(asks)}, of {size_text(limit)}: {'fits' if asks<=limit else 'does not fit'}",
         *_speeds(job),
         f'when it writes, 32 bars of 120 tokens: {size_text(cache)} of keys and values']
@@ -471,7 +471,7 @@ def _one(job, limit, measured, out):
     m = predict_memory(job)
     r = measure(job, snapshot=str(Path(out or '.')/'out_of_memory.pickle')) if measured else {}
     print('\n'.join(_predicted(job, m, limit)+_found(m, r)))
-    predicted = {k: getattr(m, k) for k in KINDS}|dict(total=m.total, must_be_free=must_be_free(m.total, job.cuda))
+    predicted = {k: getattr(m, k) for k in PURPOSES}|dict(total=m.total, must_be_free=must_be_free(m.total, job.cuda))
     return dict(machine=machine()['name'], job=asdict(job), limit=limit, predicted=predicted, measured=r),draw_memory(m)
 
 # %% ../../nbs/budget/03_profile.ipynb #ba681812

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PIECE', 'Limits', 'is_drum', 'grid_score', 'crossing_share', 'fingerprint', 'encode_file', 'ShardWriter', 'Corpus',
-           'Known', 'Plan', 'build', 'summary', 'prepare', 'check_file', 'check']
+           'Known', 'Listing', 'build', 'summary', 'prepare', 'check_file', 'check']
 
 # %% ../../nbs/data/03_corpus.ipynb #1de50f88
 import base64, errno, fcntl, hashlib, io, json, os, re, shutil, sys, tempfile, zlib
@@ -426,7 +426,7 @@ class Known(str):
         return self
     def __reduce__(self): return Known,(str(self), self.folder, self.same)
 
-class Plan:
+class Listing:
     "The files to be prepared, in order, in a folder"
     def __init__(self, path): self.path = Path(path)
 
@@ -486,7 +486,7 @@ def _checked_row(line, i, kept):
 
 # %% ../../nbs/data/03_corpus.ipynb #82d09a2e
 @patch
-def write(self:Plan,
+def write(self:Listing,
     sources, # Each what `walk_midi` takes, one after the other
     old = None # An `Old` corpus, which comes first
 ):
@@ -601,7 +601,7 @@ def _begin(sources, out, how):
             for o in part.iterdir():
                 if o.name!='lock': shutil.rmtree(o) if o.is_dir() else o.unlink()
             try:
-                Plan(part).write(sources, old)
+                Listing(part).write(sources, old)
                 journal = Journal(part)
                 for r in (old.results() if old else ()): journal.add(r)
                 journal.close()
@@ -664,7 +664,7 @@ def build(
     how = dict(version=3, sources=list(map(str, sources)), hid=hid.positions_per_beat, limits=asdict(limits), pedal=pedal, beats=str(beats),
         val_share=val_share, max_overlap=max_overlap, group_overlap=group_overlap, together=together)
     with _naming(out.with_name(out.name+'.part')), _begin(sources, out, how) as (part,old):
-        plan,journal = Plan(part),Journal(part)
+        plan,journal = Listing(part),Journal(part)
         total = sum(1 for _ in plan)
         work = partial(_work, encode=partial(encode_file, hid=hid, limits=limits, pedal=pedal, beats=beats))
         results = file_map(work, (p for p,_ in plan.since(journal.n)), min(workers, total-journal.n), _lost, seconds, dask)

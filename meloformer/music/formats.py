@@ -18,7 +18,7 @@ import symusic
 from .score import *
 from .chords import *
 from .sound import *
-from .bands import KINDS
+from .bands import XML_KINDS
 
 # %% ../../nbs/music/09_formats.ipynb #f0a70006
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def _mark(part, at, o):
 def _marks(score, parts, bars, key):
     "Key, meters, tempos and chord names"
     from music21 import harmony,key as keys,meter,tempo
-    kinds = {q: k for k,q in reversed(KINDS.items())}
+    kinds = {q: k for k,q in reversed(XML_KINDS.items())}
     for p in parts:
         p.measure(1).insert(0, keys.KeySignature(key[0]).asKey('minor' if key[1] else 'major'))
         for k,name,printed in _meters(score, bars):
