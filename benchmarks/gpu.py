@@ -108,8 +108,8 @@ def check_blocks(small):
 def kernel_options(small):
     "Milliseconds of attention, forward and backward, with each of the choices that were made by counting instructions (`KERNEL`)"
     res,chosen = {},dict(attention.KERNEL)
-    for name in ('meloformer',) if small else ('meloformer','museformer'):
-        for fwd,bwd in product((4, 8), (2, 3)):
+    try:
+        for name,fwd,bwd in product(('meloformer',) if small else ('meloformer','museformer'), (4, 8), (2, 3)):
             attention.KERNEL.update(fwd_num_warps=fwd, bwd_num_stages=bwd)
             torch._dynamo.reset()
             rule,ids = preset(name),toy_batch(1024 if small else 8192)
@@ -118,7 +118,7 @@ def kernel_options(small):
             f = lambda q, k, v, plan: attend(q, k, v, plan.bind(rule)).sum()
             if CUDA: f = torch.compile(f, dynamic=False, fullgraph=True)
             res[f'{name}, {fwd} warps forward, {bwd} stages backward'] = round(1e3*seconds(lambda: torch.autograd.grad(f(q, k, v, plan), (q, k, v)), 9), 3)
-    attention.KERNEL.update(chosen)
+    finally: attention.KERNEL.update(chosen)
     return res
 
 # ------------------------------------------------------------------------------------------------ training

@@ -31,6 +31,7 @@ home = root/'build/kernels'
 stub = home/f'stub-{torch.__version__}.so'
 lowered = home/'small.jsonl'
 LOGIC = 'ISETP LOP3 PLOP3'.split()
+SUMMARISED,PASSES = ('meloformer','museformer'),('', ' 1', ' 2') # presets of which both passes are run; names of a rule and of its passes
 
 # The parent's half: an environment
 
@@ -173,7 +174,7 @@ def inside(jobs):
         lower(preset(mask), form == 'codes')
         print(json.dumps(dict(mask=mask, form=form)|count(sources)), flush=True)
     with lowered.open('w') as f:
-        for name in (f'{m}{n}' for m in dict(jobs) for n in ('',' 1',' 2')[:3 if 'former' in m else 1]):
+        for name in (f'{m}{n}' for m in dict(jobs) for n in PASSES[:3 if m in SUMMARISED else 1]):
             sources.clear()
             names = lower(rule_of(name), True, small(), dtype=torch.float32, **HEADS)
             f.write(json.dumps([name, names, sources])+'\n')

@@ -31,7 +31,7 @@ for line in sys.stdin:
     train_step(model, optimizer, [make([packs[int(line)]])], ranks)
     print(time.perf_counter()-start, flush=True)
 '''
-WAYS = dict(adamw='fp32', muon='fp32'), dict(muon='default')
+WAYS = ('adamw','fp32'), ('muon','fp32'), ('muon','default')
 
 class Version:
     "A checkout that takes steps when it is asked to"
@@ -53,7 +53,7 @@ def main(
     corpus,earlier,here,rows = Path(corpus).resolve(),Path(earlier).resolve(),Path(__file__).parent.parent,[]
     commit = subprocess.run(['git','-C',earlier,'rev-parse','--short','HEAD'], capture_output=True, text=True, check=True).stdout.strip()
     for size,length in (o.split(':') for o in wanted.split()):
-        for kind,precision in (o for way in WAYS for o in way.items()):
+        for kind,precision in WAYS:
             both = [Version(o, corpus, size, length, kind, precision) for o in (earlier, here)]
             rounds = [[v.step(i) for v in both] for i in range(repeats+1)][1:]
             for v in both: v.close()

@@ -9,7 +9,7 @@ import torch
 from meloformer.music.chords import CHORD_TONES, LABELS, parse_chord, parse_progression, recognise
 from meloformer.net.cache import Cache
 from meloformer.writing.generate import generate_in_windows, merge_infill, infill_request, compose, compose_form, compose_many, faults, full_logits, fit_window, parse_form, make_prompt, split_windows, make_request, with_bar_requests, generate_score, context_order
-from meloformer.writing.constraints import TokenRequest, TokenIds, parse_instruments, piece_ids
+from meloformer.writing.constraints import Constraints, TokenRequest, TokenIds, parse_instruments, piece_ids
 from meloformer.music.grid import DRUMS, TEMPOS, tidy
 from meloformer.tokens.grammar import random_piece
 from meloformer.tokens.hid import HID
@@ -17,7 +17,7 @@ from meloformer.net.masks import PRESETS
 from meloformer.net.model import Config, MeloFormer, randomize_weights
 from meloformer.tokens.edit import InFile, read_song
 from meloformer.tokens.infill import Bars, Example, from_infill
-from meloformer.writing.request import GenerationRequest
+from meloformer.writing.request import GenerationRequest, run_takes
 from meloformer.writing.rules import Now, chords_in_scale, parse_rules, pitches_now
 from meloformer.net.checkpoint import find_checkpoint
 from meloformer.music.score import METER, NOTE, TEMPO, Score, Track, columns, instrument_name
@@ -451,6 +451,24 @@ def test_all_other_events_are_those_of_the_file(verb, tmp_path):
     assert verb not in ('harmonize', 'chords') or kinds['marker'] > 1
     notes = sum(v for k,v in come.items() if 'note_on' in k[2])
     assert notes > 3 or verb=='harmonize' and not notes and not lost
+
+def test_a_key_is_heard(checkpoint):
+    "Another key than was asked for is drawn again, and what remains is said; sections, drums and modes are let through"
+    m = MeloFormer.from_pretrained(checkpoint)
+    def wrong(n=8, **asked): return [t.faults for t in run_takes(m, m.hid, GenerationRequest(key='D minor', bars=4, top_k=5, takes=n, **asked))]
+    once,often = wrong(instruments='flute', attempts=1),wrong(instruments='flute')
+    assert sum(map(bool, often))<sum(map(bool, once)) and all(o[0][1].endswith('is heard, and not D minor') for o in once if o)
+    assert wrong(instruments='drums')==[[]]*8
+    for asked in (dict(key='D dorian'), dict(prompt=song(STAR), fill='2')):
+        r = GenerationRequest(**dict(key='D minor', bars=None if 'prompt' in asked else 4, top_k=5, instruments=None if 'prompt' in asked else 'flute') | asked)
+        assert not any('is heard' in w for t in run_takes(m, m.hid, r) for _,w in t.faults)
+
+def test_a_key_begins_with_the_section():
+    "What sounded before is no debt of the new key"
+    tokens = write(TokenRequest(bars=3, max_bar_tokens=60, programs=parse_instruments('piano')))
+    g = Constraints(HID24, make_request(HID24, prompt=HID24.decode(tokens), bars=6))
+    for t in g.prompt: g.add(t)
+    assert not g.heard.any() and g.skip==3
 
 @pytest.mark.parametrize('verb', ['fill','add','on'])
 def test_a_file_as_bytes(verb, tmp_path):

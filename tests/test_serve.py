@@ -61,6 +61,12 @@ def test_the_file_that_was_sent(server, model, tmp_path):
         kept = {k: v for k,v in absolute(data).items() if 'note_' not in k[2]}
         assert len(kept)>3 and kept.items()<=absolute(new).items()
 
+def test_a_key_is_drawn_again_here_too(server, model):
+    "What is heard in another key is drawn again, as in Python"
+    asked = dict(bars=4, instruments='flute', key='D minor', top_k=5)
+    got = Server(server.url).generate(takes=3, seed=1, **asked)
+    assert set(got)=={o.to_bytes() for o in model.generate_many(3, seed=1, **asked)}!={o.to_bytes() for o in model.generate_many(3, seed=1, attempts=1, **asked)}
+
 WALTZ = 'a waltz for flute, 2 bars'
 
 def test_sentences_and_recordings(server, model, tmp_path):

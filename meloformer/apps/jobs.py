@@ -71,9 +71,9 @@ class Job:
 
     @property
     def alone(self):
-        "Must it be written by itself? What goes on from a piece, or has a form, is not one row of tokens"
+        "Must it be written by itself? What goes on from a piece, has a form, or may be drawn again, is not one row of tokens"
         r,a = self.request,self.asked
-        return a.prompt is not None or a.bar_requests is not None or bool(r.text or r.form or r.loop or r.attributes)
+        return any(o is not None for o in (a.prompt, a.bar_requests, a.tonic)) or bool(r.text or r.form or r.loop or r.attributes)
     @property
     def age(self):
         "Seconds since it came"

@@ -264,7 +264,7 @@ class Constraints:
         self.pitches,self.harmony = hid.kind==PITCH,[(0, 0)] # chords of the bar
         self.notes,self.struck,self.ends = 0,0,[] # of the player in this bar, and here; (onset, end) of those with a length
         self.sung = {} # of each player: (bar, position) of the last onset, its pitches, those of the onset before
-        self.heard = np.zeros(12, int) # positions for which each pitch class sounded until the player's next onset, drums left out
+        self.heard = np.zeros(12, int) # positions for which each pitch class sounded until the player's next onset, in bars that were written, drums left out
         self.kit,self.strokes = [0]*len(KIT),[] # bars of the drums since each was struck; (position, pitches) that have to come
         self.kit_rule = next((r for r in request.rules if isinstance(r, KitRule)), None)
         self._static = np.ones(len(hid), bool)
@@ -370,7 +370,7 @@ def _count(self:Constraints, token):
         me,here = (w.program, w.instance),(w.bars, w.position)
         last,now,before = self.sung.get(me, _unsung)
         self._strike(v)
-        if last and last!=here and w.program!=DRUMS:
+        if last and last!=here and last[0]>self.skip and w.program!=DRUMS:
             gap = (here[0]-last[0])*w.positions+here[1]-last[1]
             np.add.at(self.heard, np.array(now)%12, min(gap, w.positions-last[1]))
         self.sung[me] = (here, (*now, v), before) if last==here else (here, (v,), now)
