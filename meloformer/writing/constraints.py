@@ -264,7 +264,7 @@ class Constraints:
         self.pitches,self.harmony = hid.kind==PITCH,[(0, 0)] # chords of the bar
         self.notes,self.struck,self.ends = 0,0,[] # of the player in this bar, and here; (onset, end) of those with a length
         self.sung = {} # of each player: (bar, position) of the last onset, its pitches, those of the onset before
-        self.heard = np.zeros(12, int) # positions for which each pitch class sounded until the player's next onset, in bars that were written, drums left out
+        self.heard = np.zeros(12, int) # positions for which each pitch class sounded in bars that were written, drums left out
         self.kit,self.strokes = [0]*len(KIT),[] # bars of the drums since each was struck; (position, pitches) that have to come
         self.kit_rule = next((r for r in request.rules if isinstance(r, KitRule)), None)
         self._static = np.ones(len(hid), bool)

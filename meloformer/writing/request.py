@@ -189,7 +189,8 @@ def run_takes(
     asked = asked or first.parse(hid)
     scores = _in_key(model, hid, first, asked, seeds, faults, on_bar)
     for i,o in enumerate(more, 1):
-        scores = [_in_key(model, hid, replace(o, form=None, loop=False), _section_after(o, hid, s), [seed+i], [wrong], on_bar)[0]
+        own = replace(o, form=None, loop=False)
+        scores = [_in_key(model, hid, own, _section_after(o, hid, s), [seed+i], [wrong], on_bar)[0]
             for s,seed,wrong in zip(scores, seeds, faults)]
     bars = range(more[-1].bars) if more else bars_to_write(hid, asked)[1]
     takes = rank_takes(scores, seeds, faults, bars, hid) if r.takes>1 else [Take(scores[0], r.seed, faults[0])]
