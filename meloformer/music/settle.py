@@ -154,11 +154,11 @@ class Settled:
         heard: bool = False # Does a model hear the words that are left?
     ) -> str:
         "What was understood, and what was not"
-        heard = [understood(f, t) for f,t in zip(self.parts, self.told)]
-        if len(heard)==1: res = heard[0] or 'nothing'
+        each = [understood(f, t) for f,t in zip(self.parts, self.told)]
+        if len(each)==1: res = each[0] or 'nothing'
         else:
             ends = np.cumsum([f['bars'] for f in self.parts]).tolist()
-            res = '; '.join(f"bars {b-f['bars']+1}-{b}: {o}" for b,f,o in zip(ends, self.parts, heard))
+            res = '; '.join(f"bars {b-f['bars']+1}-{b}: {o}" for b,f,o in zip(ends, self.parts, each))
         whose = 'left to the model' if heard else 'no one listens to these words yet'
         return f'understood: {res}'+(f"; {whose}: {', '.join(self.left)}" if self.left else '')
 

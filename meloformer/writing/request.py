@@ -28,7 +28,7 @@ from ..tokens.infill import *
 from ..tokens.attributes import *
 from ..net.model import *
 from ..net.pretrained import *
-from ..data.captions import WORDINGS, said
+from ..data.captions import WORDINGS, said as in_wording
 from ..bridge.bridge import *
 from .figures import Piece, key_fit
 from .rules import *
@@ -178,7 +178,7 @@ def told(self:GenerationRequest) -> list: # (text, bars) of each section
     if self.no_settle: return list(zip(texts, self.lengths()))
     parts = self.words().parts
     each = [f | {k: f[k].split(', ') for k in ('instruments',) if k in f} for f in parts]
-    settled = [said(WORDINGS[0], {k: v for k,v in f.items() if k in ('key','instruments','meter','tempo')}) or '' for f in each]
+    settled = [in_wording(WORDINGS[0], {k: v for k,v in f.items() if k in ('key','instruments','meter','tempo')}) or '' for f in each]
     return [(f'{a} {b}'.strip(), f.get('bars') or self.bars or 16) for a,b,f in zip(settled, texts, parts)]
 
 @patch
