@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHORT', 'LONG', 'KEYS', 'POOL', 'PASSES', 'stretch_of', 'described', 'example', 'batch_of', 'alike', 'heard_words',
-           'Bridging']
+           'Bridging', 'train_bridge']
 
 # %% ../../nbs/bridge/03_train.ipynb #e83dc343
 import os, shutil, time
@@ -121,7 +121,7 @@ def heard_words(
         res[k] = round(((guess-x)/left).square().mean(-1)[real].mean().item(), 4)
     return res
 
-# %% ../../nbs/bridge/03_train.ipynb #45fb73a7
+# %% ../../nbs/bridge/03_train.ipynb #6c792277
 POOL = 512 # examples of a round
 PASSES = 4 # times that they are gone through
 
@@ -137,30 +137,31 @@ class Bridging:
         lr: float = .001, # Peak learning rate of AdamW
         width: int = 192, # Of the flow
         layers: int = 4,
+        pool: int = POOL, # Examples of a round
         seed: int = 0
     ):
-        self.out,self.rounds,self.lr,self.seed,self.batch_size,self.round = Path(out),rounds,lr,seed,batch_size,0
+        self.out,self.rounds,self.lr,self.seed,self.batch_size,self.pool,self.round = Path(out),rounds,lr,seed,batch_size,pool,0
         self.corpus,self.val = Corpus(data),Corpus(data, 'val')
         encoder = load_encoder(encoder)
         torch.manual_seed(seed)
         self.bridge = Bridge(BridgeConfig(encoder.name, encoder.width, width, layers))
         self.ema = EMA(self.bridge.flow, .999)
         self.optimizer = torch.optim.AdamW(self.bridge.flow.parameters(), lr, betas=(.9, .99), weight_decay=.01)
-        self.must = dict(encoder=encoder.name, rounds=rounds, batch_size=batch_size, lr=lr, width=width, layers=layers, seed=seed,
-                         data=self.corpus.fingerprint)
+        self.must = dict(encoder=encoder.name, rounds=rounds, batch_size=batch_size, lr=lr, width=width, layers=layers,
+                         pool=pool, seed=seed, data=self.corpus.fingerprint)
         if not self._resume(): self._begin(model)
 
     def _begin(self, model):
         "A folder with the model, and how large the numbers of a first pool are"
         self.out.mkdir(parents=True, exist_ok=True)
         for name in WEIGHTS: shutil.copy(Path(model)/name, self.out/name)
-        pool = self.examples(-1, 2*POOL)
+        pool = self.examples(-1)+self.examples(-2)
         self.bridge.counts.fit(torch.from_numpy(np.concatenate([c for c,_ in pool])).log1p())
         self.bridge.text.fit(torch.from_numpy(self.bridge.encoder([t for _,s in pool for t,_ in s if t])))
 
-    def examples(self, k, n=POOL):
+    def examples(self, k):
         "Those of round `k`"
-        return [example(self.corpus, np.random.default_rng((self.seed, k+1, i))) for i in range(n)]
+        return [example(self.corpus, np.random.default_rng((self.seed, k+2, i))) for i in range(self.pool)]
 
     @property
     def state_file(self): return self.out/'bridge.pt'
@@ -225,3 +226,28 @@ def run(self:Bridging,
                 with self.ema.instead(): found = heard_words(self.bridge, self.val, val_examples)
                 print('  validation:', ', '.join(f'{k} {v:.3f}' for k,v in found.items()), flush=True)
     if stop.asked: raise KeyboardInterrupt('the same command goes on from the last round')
+
+# %% ../../nbs/bridge/03_train.ipynb #8a6a4604
+@call_parse
+def train_bridge(
+    model: Param('A run, a checkpoint, or owner/model on the hub (default: the one that comes along)', str, opt=False, nargs='?') = None,
+    data: str = None,      # Folder made by meloformer prepare
+    out: str = 'bridge',   # Folder of the run; what it holds is a model for every command
+    encoder: str = 'auto', # Of the texts: words, minilm, qwen, or auto: the largest that can be had
+    rounds: int = 60,      # Each of 512 examples
+    batch_size: int = 32,  # Examples of a step
+    lr: float = .001,      # Peak learning rate
+    width: int = 192,      # Of the flow, a multiple of 64
+    layers: int = 4,
+    val_examples: int = 128, # Of the validation split, to measure on
+    seed: int = 0          # Of weights and examples
+):
+    "A model learns to hear words: a flow leads from a text to what bars are like"
+    if data is None: raise ValueError('--data is missing: a folder made by meloformer prepare')
+    for k,v in dict(rounds=rounds, batch_size=batch_size, val_examples=val_examples, layers=layers).items():
+        if v < 1: raise ValueError(f'--{k} is at least 1, not {v}')
+    net = MeloFormer.from_pretrained(model)
+    if not net.cfg.outline:
+        raise ValueError('the model does not listen to outlines, to which a bridge leads; teach it first: meloformer outline RUN --data DATA')
+    Bridging(net.origin, data, out, encoder, rounds, batch_size, lr, width, layers, seed=seed).run(val_examples)
+    print(f'{out}: meloformer text "a calm waltz" --model {out}')

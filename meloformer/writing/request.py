@@ -253,7 +253,8 @@ def run_takes(
         raise ValueError('the model was not told attributes in training; leave --attributes out, or train with --attributes 0.5')
     if r.like and not model.cfg.outline:
         raise ValueError('the model does not listen to outlines; leave --like out, or teach it: meloformer outline RUN --data DATA')
-    r = with_outline(model, r)
+    told = with_outline(model, r)
+    asked,r = asked if told is r else None,told
     (first,*more),seeds,faults = r.settled(),[r.seed+i for i in range(r.takes)],[[] for _ in range(r.takes)]
     asked = asked or first.parse(hid)
     scores = _in_key(model, hid, first, asked, seeds, faults, on_bar)
@@ -375,7 +376,6 @@ def generate(
     net = MeloFormer.from_pretrained(model, device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     start = time.perf_counter()
     if request.text is not None: print(request.read(net))
-    request = with_outline(net, request)
     asked,(first,*more) = request.parse(net.hid),request.settled()
     total = None if first.form or first.loop or more else (len(bars_to_write(net.hid, asked)[1])-1)*request.takes
     with tqdm(total=total, unit='bar', disable=None, leave=False) as bar: takes = run_takes(net, net.hid, request, asked, bar.update)
