@@ -13,7 +13,7 @@ import torch
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
 from report import earlier, keep, report
-from meloformer.bridge.train import stretch_of
+from meloformer.training.bridge import stretch_of
 from meloformer.data.captions import DENSITY, HELD_OUT, KEEP, facts_of, level, said
 from meloformer.data.corpus import Corpus
 from meloformer.judging.compare import interval, resample
