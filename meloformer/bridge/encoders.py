@@ -110,7 +110,8 @@ def load_folder(
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side=padding_side, local_files_only=True)
         model = AutoModel.from_pretrained(folder, local_files_only=True)
-    except OSError as e: raise ValueError(f'{name}: {folder} cannot be read ({str(e).splitlines()[0]}); fetch or install it anew') from e
+    except Exception as e: # what the reader of each file raises
+        raise ValueError(f'{name}: {folder} cannot be read ({str(e).splitlines()[0]}); fetch or install it anew') from e
     return TransformerEncoder(model.float(), tokenizer, pool, name, **kwargs)
 
 # %% ../../nbs/bridge/00_encoders.ipynb #b88449d6
