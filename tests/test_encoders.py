@@ -1,12 +1,10 @@
 "Texts become the same vectors in any process, batch and folder, and what cannot be had is said"
 import os, subprocess, sys
-from types import SimpleNamespace
 import huggingface_hub, numpy as np, pytest, torch
 from conftest import root
 from hypothesis import given, strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
-from meloformer.bridge import encoders
 from meloformer.bridge.encoders import *
 
 TEXTS = ['a slow waltz for harp in D minor','fast drums','sad music','in D minor: a slow waltz','harp']
@@ -112,11 +110,14 @@ def test_minilm_is_read_from_its_package(minilm_package):
 
 class Hub:
     "Stands for the hub's client: what it is asked, and what it answers"
-    def __init__(self, cached=None, online=None): self.answers,self.asked = dict(cached=cached, online=online),[]
-    def __call__(self, name, allow_patterns, **how):
-        self.asked.append(how)
-        folder = self.answers['cached' if how.get('local_files_only') else 'online']
-        if folder is None: raise OSError('no route to the hub\nand more lines')
+    def __init__(self, cached=None, online=None): self.cached,self.online,self.asked = cached,online,[]
+    def model_info(self, name, timeout):
+        self.asked.append(f'info of {name}, {timeout} s')
+        if not self.online: raise OSError('no route to the hub\nand more lines')
+    def snapshot_download(self, name, allow_patterns, local_files_only, etag_timeout):
+        self.asked.append('cache' if local_files_only else f'files, {etag_timeout} s')
+        folder = self.cached if local_files_only else self.online
+        if not folder: raise OSError('not in the cache')
         return str(folder)
 
 @pytest.fixture
@@ -124,24 +125,28 @@ def hub(monkeypatch):
     "Put a `Hub` in place"
     def put(**answers):
         h = Hub(**answers)
-        monkeypatch.setattr(huggingface_hub, 'snapshot_download', h)
+        monkeypatch.setattr(huggingface_hub, 'snapshot_download', h.snapshot_download)
+        monkeypatch.setattr(huggingface_hub, 'HfApi', lambda: h)
         return h
     return put
 
 def test_the_cache_comes_before_the_hub(hub, qwen_files, capsys):
     h = hub(cached=qwen_files)
-    assert load_encoder().name == 'qwen' and h.asked == [dict(local_files_only=True)]
+    assert load_encoder().name == 'qwen' and h.asked == ['cache']
     assert capsys.readouterr().out == 'Texts are read by qwen\n'
 
 def test_the_hub_is_asked_once_and_briefly(hub, qwen_files):
     h = hub(online=qwen_files)
-    assert qwen_folder() == qwen_files and h.asked == [dict(local_files_only=True), dict(etag_timeout=3)]
+    assert qwen_folder() == qwen_files and h.asked == ['cache', f'info of {QWEN}, 3 s', 'files, 3 s']
+    h = hub()
+    with pytest.raises(ValueError, match='no route to the hub'): qwen_folder()
+    assert h.asked == ['cache', f'info of {QWEN}, 3 s']
 
 def test_a_half_fetched_model_is_fetched_on(hub, qwen_files, tmp_path):
     (tmp_path/'half').mkdir()
     (tmp_path/'half/config.json').write_text('{}')
     h = hub(cached=tmp_path/'half', online=qwen_files)
-    assert qwen_folder() == qwen_files and len(h.asked) == 2
+    assert qwen_folder() == qwen_files and len(h.asked) == 3
     hub(cached=tmp_path/'half')
     with pytest.raises(ValueError, match='no route to the hub'): qwen_folder()
     hub(cached=tmp_path/'half', online=tmp_path/'half')
