@@ -8,6 +8,7 @@ __all__ = ['TASKS', 'NEW', 'ON', 'BARS', 'PLAYERS', 'MORE', 'HARMONY', 'COOKIE',
 
 # %% ../../nbs/apps/02_studio.ipynb #cd5a1339
 import json, os, re, secrets, signal, sys, tempfile, threading
+from functools import partial
 from pathlib import Path
 from fastcore.script import Param, call_parse
 from fastcore.xtras import modified_env
@@ -346,7 +347,6 @@ def page(
     def download(request: g.Request, kept, i, kind): return _download(kept, i, kind, owned(request))
     def load(request: g.Request, path): return _load(mine(request, path))
     def mark(request: g.Request, path, first, last): return _mark(mine(request, path), first, last)
-    def hear(task, text): return _hear(task, text, bool(model.cfg.outline and model.bridge))
     def leave(request: g.Request): files.leave(request.session_hash)
     with g.Blocks(title='MeloFormer studio', analytics_enabled=False, fill_width=True, delete_cache=(600, 86400)) as app:
         g.Markdown(f'# MeloFormer studio\n{name}')
@@ -359,7 +359,7 @@ def page(
         last,kept,past = g.State(),g.State([]),g.State([])
         shown = [player, picture, said, file, last]
         f['task'].change(_choose, f['task'], [*(f[k] for k in SEEN[:-1]), region])
-        for k in ('task','text'): f[k].change(hear, [f['task'], f['text']], heard)
+        for k in ('task','text'): f[k].change(partial(_hear, heard=bool(model.bridge)), [f['task'], f['text']], heard)
         f['piece'].change(load, f['piece'], [yours, f['first'], f['last'], f['players']])
         for k in ('first','last'): f[k].change(mark, [f['piece'], f['first'], f['last']], yours)
         go.click(write, list(f.values()), [kept, which, on, kind, f['seed'], *shown])

@@ -50,8 +50,12 @@ class Standard(nn.Module):
         self.mean,deviation = x.mean(0),x.std(0)
         self.deviation = deviation.clamp(min=LEAST)*(deviation>0)
 
-    def forward(self, x): return torch.where(self.deviation>0, (x-self.mean)/self.deviation.clamp(min=1e-9), 0)
-    def back(self, z): return z*self.deviation+self.mean
+    def forward(self, x):
+        "Numbers as they are, standardised"
+        return torch.where(self.deviation>0, (x-self.mean)/self.deviation.clamp(min=1e-9), 0)
+    def back(self, z):
+        "Standardised numbers as they were"
+        return z*self.deviation+self.mean
 
 # %% ../../nbs/bridge/02_bridge.ipynb #4b261831
 class Bridge(nn.Module):
@@ -66,15 +70,17 @@ class Bridge(nn.Module):
         "The encoder it was trained with; `ValueError` where it cannot be had"
         res = load_encoder(self.cfg.encoder)
         if res.width!=self.cfg.words:
-            raise ValueError(f'the bridge was trained with texts of {self.cfg.words} numbers, and {res.name} gives {res.width}; train it anew')
+            raise ValueError(f'the bridge was trained with texts of {self.cfg.words} numbers, '
+                             f'and {res.name} gives {res.width}; train it anew')
         return res
 
     def hear(self,
         texts: list # Of strings
     ): # float32, shape (n, words)
         "Texts as the flow takes them; a text that says nothing is all zeros"
-        said = torch.tensor([bool(o.strip()) for o in texts])
-        return self.text(torch.from_numpy(self.encoder(list(texts))))*said[:, None]
+        device = self.text.mean.device
+        said = torch.tensor([bool(o.strip()) for o in texts], device=device)
+        return self.text(torch.from_numpy(self.encoder(list(texts))).to(device))*said[:, None]
 
 # %% ../../nbs/bridge/02_bridge.ipynb #3b09d356
 @patch
@@ -88,17 +94,18 @@ def outline(self:Bridge,
     "What bars are like that words ask for"
     lengths = [n for _,n in sections]
     if not lengths or min(lengths)<1: raise ValueError(f'each section has at least one bar, not {lengths}')
-    words = self.hear([t for t,_ in sections]).repeat_interleave(torch.tensor(lengths), 0)
-    noise = torch.from_numpy(np.random.default_rng(seed).standard_normal((1, len(words), N_COLUMNS), np.float32))
+    device = self.text.mean.device
+    words = self.hear([t for t,_ in sections]).repeat_interleave(torch.tensor(lengths, device=device), 0)
+    noise = torch.from_numpy(np.random.default_rng(seed).standard_normal((1, len(words), N_COLUMNS), np.float32)).to(device)
     look = on_step and (lambda t,x: on_step(t, self.read(x[0])))
-    return self.read(draw_bars(self.flow, words[None], places(lengths)[None], noise, guidance, steps, look)[0])
+    return self.read(draw_bars(self.flow, words[None], places(lengths, device)[None], noise, guidance, steps, look)[0])
 
 @patch
 def read(self:Bridge,
     z # What the flow gives, shape (bars, columns)
 ) -> Outline:
     "Numbers of the flow as counts"
-    counts = self.counts.back(z).expm1().round().clamp(0, 1000).numpy() # whole notes
+    counts = self.counts.back(z).expm1().round().clamp(0, 1000).cpu().numpy() # whole notes
     return Outline(counts, np.ones((len(counts), len(FACTS)), bool))
 
 # %% ../../nbs/bridge/02_bridge.ipynb #39d71d2b

@@ -60,6 +60,7 @@ class FlowBlock(nn.Module):
         for p in self.gates.parameters(): nn.init.zeros_(p) # at first a block lets nothing through
 
     def forward(self, x_BND, told_BND, angles, real):
+        "Bars that have read each other, shape (B, N, D)"
         B,N,D = x_BND.shape
         shift,scale,gate,shift2,scale2,gate2 = self.gates(F.silu(told_BND)).chunk(6, -1)
         y = F.layer_norm(x_BND, (D,))*(1+scale)+shift
@@ -90,6 +91,7 @@ class Flow(nn.Module):
         heard: Tensor, # Are the words of a piece heard? Boolean, shape (B,)
         real: Tensor = None # Which bars there are, boolean, shape (B, N) (default: all)
     ) -> Tensor:       # Bars as they will be, shape (B, N, columns)
+        "Guess the end of the way"
         said = torch.where(heard[:, None, None], self.words(words), self.silent)
         told = said + self.place(place) + self.time(_waves(t))[:, None]
         h,angles = self.enter(x),_angles(x.shape[1], x.device)

@@ -36,9 +36,13 @@ from .constraints import *
 from .generate import *
 from .takes import *
 
+# %% ../../nbs/writing/05_request.ipynb #5d9d8bf5
+class _Checked:
+    def __post_init__(self): self._check()
+
 # %% ../../nbs/writing/05_request.ipynb #7e900006
 @dataclass(frozen=True)
-class GenerationRequest:
+class GenerationRequest(_Checked):
     "A piece, or what a piece lacks; the flags of `meloformer generate`"
     # What is wanted in words, such as "a waltz in D minor for flute and harp, 16 bars"; sections are parted by ; or
     # begin with [1-8], and what the words settle need not be typed
@@ -96,8 +100,6 @@ class GenerationRequest:
     seed: int = 0 # Another number, another piece
     takes: int = 1 # Answers, written side by side with the seeds that follow; piece-1 is the nearest to real music
 
-    def __post_init__(self): self._check()
-
 # %% ../../nbs/writing/05_request.ipynb #7e900008
 FILES = 'prompt','like' # fields that name a file, which programs and strangers may not do
 _least = dict(bars=1, prompt_bars=0, tempo=0, attempts=1, window=256, summary_bars=0, seed=0, max_rest_bars=-1, takes=1, kit_bars=0)
@@ -132,7 +134,8 @@ def lengths(self:GenerationRequest) -> list: # Of whole numbers
     "Bars of each section of the text, where it settles nothing"
     own = split_sections(self.text)[1]
     check_places(own, self.bars)
-    if any(o.timed for o in own): raise ValueError('sections in seconds need a tempo that is settled; leave --no_settle out, or give them in bars')
+    if any(o.timed for o in own):
+        raise ValueError('sections in seconds need a tempo that is settled; leave --no_settle out, or give them in bars')
     return share_bars([o.first and o.last-o.first+1 for o in own], self.bars or (16 if len(own)==1 and not own[0].first else None))
 
 @patch
@@ -175,7 +178,7 @@ def told(self:GenerationRequest) -> list: # (text, bars) of each section
     "What a bridge is told"
     head,own = split_sections(self.text)
     texts = [f'{head} {o.text}'.strip() for o in own or [Section('')]]
-    if self.no_settle: return list(zip(texts, self.lengths()))
+    if self.no_settle or self.about: return list(zip(texts, self.lengths()))
     parts = self.words().parts
     each = [f | {k: f[k].split(', ') for k in ('instruments',) if k in f} for f in parts]
     settled = [in_wording(WORDINGS[0], {k: v for k,v in f.items() if k in ('key','instruments','meter','tempo')}) or '' for f in each]
@@ -189,6 +192,7 @@ def read(self:GenerationRequest,
     if self.no_settle or self.about: return f'left to the model: {self.text}'
     return self.words().say(bool(model.cfg.outline and model.bridge))
 
+# %% ../../nbs/writing/05_request.ipynb #c3ae897b
 @patch
 def span(self:GenerationRequest,
     hid: HID
@@ -216,7 +220,8 @@ def with_outline(
         asked = [(asked[0][0], max(1, n))]
     o = model.bridge.outline(asked, r.seed)
     o = Outline(*(np.pad(a, ((first, 0), (0, 0))) for a in (o.counts, o.told)))
-    return replace(r, like=o.only('register, rhythm, players, drums, lengths, dynamics') if r.prompt else o) # a song has a harmony of its own
+    # a song has a harmony of its own
+    return replace(r, like=o.only('register, rhythm, players, drums, lengths, dynamics') if r.prompt else o)
 
 # %% ../../nbs/writing/05_request.ipynb #8ce40d12
 def _in_key(model, hid, r, asked, seeds, faults, on_bar):
@@ -264,7 +269,8 @@ def run_takes(
             for s,seed,wrong in zip(scores, seeds, faults)]
     bars = range(more[-1].bars) if more else bars_to_write(hid, asked)[1]
     takes = rank_takes(scores, seeds, faults, bars, hid) if r.takes>1 else [Take(scores[0], r.seed, faults[0])]
-    return [replace(t, remarks=[*asked.remarks, *_how_like(hid, asked.like, t.score, bars, '--like' if r.text is None else 'its outline')]) for t in takes]
+    what = '--like' if r.text is None else 'its outline'
+    return [replace(t, remarks=[*asked.remarks, *_how_like(hid, asked.like, t.score, bars, what)]) for t in takes]
 
 def _how_like(hid, asked, score, bars, what):
     "How like what it was to be like a piece is, in words"
