@@ -128,7 +128,7 @@ def draw_bars(
     words: Tensor, # Shape (B, N, words)
     place: Tensor, # Shape (B, N, PLACE)
     noise: Tensor, # Shape (B, N, columns)
-    guidance: float = 2., # 1: as told, above: more so, 0: nothing is told
+    guidance: float = 1., # 1: as told, above: more so, 0: nothing is told
     steps: int = 20,
     on_step = None # Function of time and bars, called as each step begins
 ) -> Tensor: # Shape (B, N, columns)
