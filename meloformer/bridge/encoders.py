@@ -135,9 +135,9 @@ def qwen_folder() -> Path:
     except ImportError as e: raise ValueError(f"qwen needs transformers ({e}); pip install 'meloformer[text]'") from e
     for cached in (True, False): # the cache is asked first, without a request
         try:
-            if not cached: HfApi().model_info(QWEN, timeout=3) # a download has no limit of time where a network swallows requests
+            if not cached: HfApi().model_info(QWEN, timeout=2) # a download has no limit of time where a network swallows requests
             folder = Path(snapshot_download(QWEN, allow_patterns=['*.json','*.txt','*.safetensors'],
-                                            local_files_only=cached, etag_timeout=3))
+                                            local_files_only=cached, etag_timeout=2))
         except Exception as e: # the hub's client raises its own, its transport's and the system's errors
             why = str(e).splitlines()[0]
             continue

@@ -160,7 +160,8 @@ STATE = 'bridge.pt' # what it takes to go on
 def _begin(self:Bridging, model):
     "A folder with the model, and how large the numbers of a first pool are"
     self.out.mkdir(parents=True, exist_ok=True)
-    for name in WEIGHTS: shutil.copy(Path(model)/name, self.out/name)
+    for o in map(Path(model).joinpath, (*WEIGHTS, 'mask.py')): # a rule that is code has a file of its own
+        if o.is_file(): shutil.copy(o, self.out)
     pool,device = self.examples(-1)+self.examples(-2),self.bridge.text.mean.device
     self.bridge.counts.fit(torch.from_numpy(np.concatenate([c for c,_ in pool])).log1p().to(device))
     self.bridge.text.fit(torch.from_numpy(self.bridge.encoder([t for _,s in pool for t,_ in s if t])).to(device))

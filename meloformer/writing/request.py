@@ -20,6 +20,7 @@ from ..music.midi import *
 from ..music.grid import *
 from ..music.chords import KEY_NAMES
 from ..music.formats import *
+from ..music.words import *
 from ..music.settle import *
 from ..tokens.hid import *
 from ..tokens.edit import bar_count, read_song
@@ -132,6 +133,7 @@ def about(self:GenerationRequest):
 @patch
 def lengths(self:GenerationRequest) -> list: # Of whole numbers
     "Bars of each section of the text, where it settles nothing"
+    read_words(self.text) # an empty one, or one that is far too long, is a `ValueError`
     own = split_sections(self.text)[1]
     check_places(own, self.bars)
     if any(o.timed for o in own):
