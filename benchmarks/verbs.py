@@ -176,20 +176,20 @@ def measure(write, hid, file, verb, seed):
     res['other_events'] = changed(rest_of(song, hid, bars, who, cut), rest_of(new, hid, bars, who, cut), verb=='add')+int(song.data[12:14]!=new.data[12:14])
     return res|dict(new=heard(grid, bars, who), before=heard(old_grid, bars, who))
 
-def share(rows, key, hit, of):
-    "Share over all songs, and the 95 % interval of draws of songs"
+def share(rows, pair):
+    "Share over all songs, of what hits and of how many in each row, and the 95 % interval of draws of songs"
     songs = {}
     for r in rows:
-        if r.get(key): songs.setdefault((r['set'], r['file']), []).append((r[key][hit], r[key][of]))
+        if own := pair(r): songs.setdefault((r['set'], r['file']), []).append(own)
     x = np.array([np.sum(o, 0) for o in songs.values()])
     if not len(x) or not x[:, 1].sum(): return None
     x = x[x[:, 1]>0] # songs that say something
     draws = x[np.random.default_rng(0).integers(len(x), size=(2000, len(x)))].sum(1)
     return [round(float(v), 3) for v in (x[:, 0].sum()/x[:, 1].sum(), *np.percentile(draws[:, 0]/draws[:, 1], [2.5, 97.5]))]
 
-def mean(rows, key, name):
-    x = [r[key][name] for r in rows if r[key][name] is not None]
-    return round(float(np.mean(x)), 3) if x else None
+def counted(rows, key, hit, of): return share(rows, lambda r: key in r and (r[key][hit], r[key][of]))
+
+def mean(rows, key, name): return share(rows, lambda r: r[key][name] is not None and (r[key][name], 1))
 
 def summary(rows):
     "Of each version and verb"
@@ -198,8 +198,10 @@ def summary(rows):
         own = [r for r in rows if (r['version'], r['verb'])==(version, verb)]
         s = dict(answers=len(own), songs=len({(r['set'], r['file']) for r in own}), untouched=sum(not r['other_events'] for r in own), seconds=float(np.median([r['seconds'] for r in own])))
         s |= {k: sum(r.get(k, 0) for r in own) for k in ('foreign','silent','bars','left_out','played','other_events','left')}
-        s |= dict(in_chords=share(own, 'in_chords', 0, 1), in_chords_before=share(own, 'in_chords', 2, 3), sung=share(own, 'sung', 0, 2), sung_by_chance=share(own, 'sung', 1, 2), sung_before=share(own, 'sung_before', 0, 2))
-        res.setdefault(version, {})[verb] = s|dict(figures={k: [mean(own, o, k) for o in ('new','before')] for k in FIGURES})
+        s |= dict(in_chords=counted(own, 'in_chords', 0, 1), in_chords_before=counted(own, 'in_chords', 2, 3), sung=counted(own, 'sung', 0, 2), sung_by_chance=counted(own, 'sung', 1, 2), sung_before=counted(own, 'sung_before', 0, 2))
+        pairs = lambda rows: {k: [mean(rows, o, k) for o in ('new','before')] for k in FIGURES}
+        sets = {o: pairs([r for r in own if r['set']==o]) for o in sorted({r['set'] for r in own})}
+        res.setdefault(version, {})[verb] = s|dict(figures=pairs(own), sets=sets)
     return res
 
 def evenly(files, n):

@@ -734,10 +734,11 @@ def _with_basses(request, typed, key):
     return request
 
 def _with_low_bass(request):
-    "Hold a bass that joins a song to where basses play"
-    who = set(_written(request) or ()) & set(BASSES)
-    had = {t.program for t in request.song.score.tracks if not t.is_drum} if request.song else set(BASSES)
-    if who-had: request.rules = [*request.rules, low_bass()]
+    "Hold a bass of a song to where basses play, unless it plays higher there"
+    if not request.song: return request
+    song,who = request.song.score,set(_written(request) or ()) & set(BASSES)
+    high = {t.program for i in np.unique(song.notes['track'][song.notes['pitch']>52]) if not (t := song.tracks[i]).is_drum}
+    if low := sorted(who-high): request.rules = [*request.rules, low_bass().only(low)]
     return request
 
 def _with_kit(request, bars):
