@@ -133,7 +133,7 @@ def about(self:GenerationRequest):
 @patch
 def lengths(self:GenerationRequest) -> list: # Of whole numbers
     "Bars of each section of the text, where it settles nothing"
-    read_words(self.text) # an empty one, or one that is far too long, is a `ValueError`
+    check_text(self.text)
     own = split_sections(self.text)[1]
     check_places(own, self.bars)
     if any(o.timed for o in own):
