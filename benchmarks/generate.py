@@ -28,7 +28,7 @@ def step_ms(model, hid, length, compiled, steps=200):
         start = time.perf_counter()
         cache.make_room()
         f,width = (compiled_step(), cache.width) if compiled else (decode_step, max(cache.used))
-        f(model, cache, width, torch.zeros(1, dtype=torch.long), row, *choice)
+        f(model, cache, width, torch.zeros(1, dtype=torch.long), row, None, *choice) # nothing is told
         took.append(time.perf_counter()-start)
     return dict(ms=round(1e3*median(took[5:]), 2), entries=width)
 
