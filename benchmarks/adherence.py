@@ -90,14 +90,13 @@ def asked(model, way, each, i, seed):
     return (r if way=='parser' else with_outline(model, r)).parse(model.hid)
 
 def halves(hid, each, i, tokens):
-    "Each half beside its own caption's facts, less the same beside the other's"
-    own,other = each[i],each[(i+len(each)//2)%len(each)]
-    res = {}
-    for a,b,mine,its in ((0, 4, own, other), (4, 8, other, own)):
-        got = measured(hid, tokens, a, b)
-        for k,far in (('density', lambda w: got.get('density')==w.get('density')), ('register', lambda w: got.get('register')==w.get('register')),
-                      ('CI', lambda w: f1(w['programs'], got['programs']))):
-            res.setdefault('gap_'+k, []).append(float(far(mine[1][2]))-float(far(its[1][2])))
+    "Each half beside what its own caption told, less the same beside what that of the other half told; None where nothing can be compared"
+    res,songs = {},(each[i], each[(i+len(each)//2)%len(each)])
+    for (first, stop),(_,(_,told,mine)),(_,(_,_,its)) in zip(((0, 4), (4, 8)), songs, songs[::-1]):
+        got = measured(hid, tokens, first, stop)
+        for k in ('density','register'):
+            if k in told and k in its: res.setdefault('gap_'+k, []).append(float(got.get(k)==mine[k])-float(got.get(k)==its[k]))
+        if 'instruments' in told: res.setdefault('gap_CI', []).append(f1(mine['programs'], got['programs'])-f1(its['programs'], got['programs']))
     return {k: round(float(np.mean(v)), 4) for k,v in res.items()}
 
 def summary(rows):
