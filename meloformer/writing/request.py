@@ -209,8 +209,9 @@ def with_outline(
     model: MeloFormer,
     r: GenerationRequest
 ) -> GenerationRequest:
-    "The same, and what its text leads to as `like`, where the model has a bridge from words"
+    "The same, and what its text leads to as `like`, where it leaves words to the model and the model has a bridge"
     if r.text is None or r.like is not None: return r
+    if not (r.no_settle or r.about or r.words().left): return r # all of it is settled
     if not (model.cfg.outline and model.bridge):
         if r.no_settle or r.about: raise ValueError('the model has no bridge from words, which this text needs; '
                                                     'train one: meloformer train_bridge RUN --data DATA')
