@@ -137,10 +137,10 @@ def test_the_cache_comes_before_the_hub(hub, qwen_files, capsys):
 
 def test_the_hub_is_asked_once_and_briefly(hub, qwen_files):
     h = hub(online=qwen_files)
-    assert qwen_folder() == qwen_files and h.asked == ['cache', f'info of {QWEN}, 3 s', 'files, 3 s']
+    assert qwen_folder() == qwen_files and h.asked == ['cache', f'info of {QWEN}, 2 s', 'files, 2 s']
     h = hub()
     with pytest.raises(ValueError, match='no route to the hub'): qwen_folder()
-    assert h.asked == ['cache', f'info of {QWEN}, 3 s']
+    assert h.asked == ['cache', f'info of {QWEN}, 2 s']
 
 def test_a_half_fetched_model_is_fetched_on(hub, qwen_files, tmp_path):
     (tmp_path/'half').mkdir()
