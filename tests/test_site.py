@@ -45,7 +45,7 @@ def test_signatures_wrap():
 def test_side_bar():
     "Home, the nine parts in their order, tutorials, studies, then pages that stand alone"
     titles = [next(iter(o)) for o in nav(list(pages.values()))]
-    assert titles == ['Home','Music','Tokens','Data','Network','Writing','Training','Budget','Judging','Apps','Tutorials','Studies','Figures']
+    assert titles == ['Home','Music','Tokens','Data','Network','Bridge','Writing','Training','Budget','Judging','Apps','Tutorials','Studies','Figures']
 
 def test_front_page():
     "Short, with something to hear, and no line that runs off the edge"
