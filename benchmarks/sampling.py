@@ -5,8 +5,8 @@
 DATA is a corpus, of which the validation split counts, or a folder of MIDI that the model was not trained on. Pieces are written from nothing and over the
 chords, players, meters and tempos of real pieces, with the same seeds for every setting, and all figures of `meloformer.writing.figures` are set beside those of the
 real ones: their differences in units of what halves of the real music differ by, their mean the distance. First the nuclei and temperatures; then, with the
-nearest of them, how far notes lean to typed chords and how long players may rest, and how much of their probability pitches keep that were struck just before.
-Settings are named n0, n1 …, h1, h2 … and r1, r2 … in the order of `NUCLEI`, `HARMONY` and `REPEATS`; --only chooses some. What is written is kept in --out, so that the same command goes on where it was stopped; --minutes ends it after the setting at
+nearest of them, how far notes lean to typed chords and how long players may rest, how much of their probability pitches keep that were struck just before, and, as music is written by default, whether places and lengths are cut by the nucleus.
+Settings are named n0, n1 …, h1, h2 …, r1, r2 … and p0, p1 … in the order of `NUCLEI`, `HARMONY`, `REPEATS` and `PLACES`; --only chooses some. What is written is kept in --out, so that the same command goes on where it was stopped; --minutes ends it after the setting at
 hand, and the table has the settings that are there. Pictures lie in --out, too.
 """
 import hashlib, time
@@ -36,6 +36,7 @@ NUCLEI = [FIRST, dict(top_p=1), dict(top_p=.9), dict(top_p=.95), dict(top_p='pit
     dict(top_p=.98, temperature='.95, between 1')]
 HARMONY = [dict(off_chord_weight=w, max_rest_bars=rest) for rest in (2, -1) for w in (.25, .1, .5, 1)] # the first of them in the rows above
 REPEATS = [dict(HARMONY[0], repeat_weight=w) for w in (1, .6, .4, .3, .2)] # the first of them in all other rows
+PLACES = [dict(top_p=.9), dict(top_p='.9, position 1'), dict(top_p='.9, position .97'), dict(top_p='.9, position 1, length 1')] # with the third of REPEATS
 
 def digest(*what): return hashlib.sha256(repr(what).encode()).hexdigest()[:12]
 
@@ -131,7 +132,7 @@ def main(
     few = [tokens[i] for i in np.linspace(0, len(tokens)-1, min(pieces, len(tokens))).astype(int)] # of all sets, for a corpus has one after the other
     music,frames = [Piece.from_tokens(hid, t) for t in tokens],[controls_of(hid, t) for t in few]
     floor,done,told = compare(music, music, bars=bars, mix=False).floor,[],[t.tolist() for t in few]
-    names = [*(f'n{i}' for i in range(len(NUCLEI))), *(f'h{i}' for i in range(1, len(HARMONY))), *(f'r{i}' for i in range(1, len(REPEATS)))]
+    names = [*(f'n{i}' for i in range(len(NUCLEI))), *(f'h{i}' for i in range(1, len(HARMONY))), *(f'r{i}' for i in range(1, len(REPEATS))), *(f'p{i}' for i in range(len(PLACES)))]
     chosen = only.split() if only else names
     if bad := [o for o in chosen if o not in names]: raise ValueError(f"--only: no setting is called {bad[0]}; there are {' '.join(names)}")
     def measure(name, sampling, **kept):
@@ -147,6 +148,7 @@ def main(
     best = nearest(done)[1]['sampling'] if done else dict(top_p=TOP_P, temperature=TEMPERATURE)
     for i,h in enumerate(tqdm(HARMONY[1:], desc='lean and rest', disable=None), 1): measure(f'h{i}', best, **h)
     for i,h in enumerate(tqdm(REPEATS[1:], desc='repeats', disable=None), 1): measure(f'r{i}', best, **h)
+    for i,s in enumerate(tqdm(PLACES, desc='places and lengths', disable=None)): measure(f'p{i}', s, **REPEATS[2])
     if not done: raise ValueError('no setting was run; give more --minutes')
     first,(name,setting,found,wrote) = done[0],nearest(done)
     draw_figures({k: summary(f['asked']) for k,f in {first[0]: first[2], name: found}.items()}).figure.savefig(out/'figures.png', dpi=100)

@@ -31,7 +31,7 @@ def test_beat(tmp_path):
 def test_nobody_takes_what_is_private():
     assert not faults(read())['private imports']
 
-@pytest.mark.parametrize('part', ['music','tokens','data','net','writing','training','budget','judging','apps'])
+@pytest.mark.parametrize('part', ['music','tokens','data','net','bridge','writing','training','budget','judging','apps'])
 def test_parts_without_fault(part):
     assert not any(faults(read(get_config().nbs_path/part)).values())
 

@@ -40,7 +40,7 @@ def test_every_module_has_a_notebook(exported):
 def test_exported(exported):
     for k,v in modules(root/lib).items(): assert exported[k] == v, f'{k} is not what its notebook gives: run `make prepare`'
 
-ORDER = 'music tokens data net writing training budget judging apps'.split()
+ORDER = 'music tokens data net bridge writing training budget judging apps'.split()
 
 def imports(path):
     "(part, name) of all that a module takes from the package"

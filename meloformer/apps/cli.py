@@ -15,6 +15,7 @@ from fastcore.script import anno_parser
 COMMANDS = dict( # and the modules where they live
     prepare='data.corpus', check='data.corpus', caption='data.captions',
     profile='budget.profile', plan='budget.plan', train='training.train', monitor='training.monitor', outline='training.outline',
+    train_bridge='training.bridge',
     generate='writing.request', text='writing.request',
     live='apps.live', studio='apps.studio', serve='apps.serve', osc='apps.osc', watch='apps.watch',
     transcribe='apps.transcribe', export='apps.onnx', evaluate='judging.evaluate')

@@ -8,6 +8,7 @@ __all__ = ['TASKS', 'NEW', 'ON', 'BARS', 'PLAYERS', 'MORE', 'HARMONY', 'COOKIE',
 
 # %% ../../nbs/apps/02_studio.ipynb #cd5a1339
 import json, os, re, secrets, signal, sys, tempfile, threading
+from functools import partial
 from pathlib import Path
 from fastcore.script import Param, call_parse
 from fastcore.xtras import modified_env
@@ -161,10 +162,10 @@ def _choose(task):
     "Which fields are seen"
     return [_gradio().update(visible=k in TASKS[task].split()) for k in SEEN]
 
-def _hear(task, text):
-    "What the words settle, or why they do not"
+def _hear(task, text, heard=False):
+    "What the words settle, or why they do not; `heard`: does the model hear the others?"
     if task!=NEW or not (text or '').strip(): return ''
-    try: return str(settle(text))
+    try: return settle(text).say(heard)
     except ValueError as e: return _words(e)
 
 def _load(path):
@@ -358,7 +359,7 @@ def page(
         last,kept,past = g.State(),g.State([]),g.State([])
         shown = [player, picture, said, file, last]
         f['task'].change(_choose, f['task'], [*(f[k] for k in SEEN[:-1]), region])
-        for k in ('task','text'): f[k].change(_hear, [f['task'], f['text']], heard)
+        for k in ('task','text'): f[k].change(partial(_hear, heard=bool(model.bridge)), [f['task'], f['text']], heard)
         f['piece'].change(load, f['piece'], [yours, f['first'], f['last'], f['players']])
         for k in ('first','last'): f[k].change(mark, [f['piece'], f['first'], f['last']], yours)
         go.click(write, list(f.values()), [kept, which, on, kind, f['seed'], *shown])
@@ -383,7 +384,7 @@ def studio(
     where = os.path.realpath(tempfile.gettempdir())
     with tempfile.TemporaryDirectory(prefix='meloformer-', dir=where) as folder, modified_env(GRADIO_TEMP_DIR=folder):
         files = Files()
-        _serve(page(MeloFormer.load(ckpt), HID.load(ckpt), folder, files, f'Model: {ckpt}'), files, port, browser)
+        _serve(page(net := MeloFormer.from_pretrained(ckpt), net.hid, folder, files, f'Model: {ckpt}'), files, port, browser)
 
 def _serve(app, files, port, browser):
     "Until somebody presses Ctrl-C, or the system ends it; both leave no file behind"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DENSITY', 'REGISTER', 'DYNAMICS', 'MARGIN', 'NAMES', 'WORDINGS', 'HELD_OUT', 'KEEP', 'NEEDED', 'level', 'key_of',
-           'player_name', 'loop_of', 'form_of', 'facts_of', 'mood_of', 'said', 'content_hash', 'captions', 'told_back',
-           'caption_split', 'corpus_file', 'caption_page', 'caption']
+           'player_name', 'loop_of', 'form_of', 'facts_of', 'mood_of', 'said', 'content_hash', 'worded', 'captions',
+           'told_back', 'caption_split', 'corpus_file', 'caption_page', 'caption']
 
 # %% ../../nbs/data/05_captions.ipynb #5506385d
 import hashlib, json, os, re
@@ -208,8 +208,13 @@ def content_hash(
     "What a piece is called"
     return hashlib.sha1(np.asarray(tokens).astype('<u2').tobytes()).hexdigest()
 
-def _words(facts, rng, wordings, n):
-    "`n` captions of the same facts"
+def worded(
+    facts: dict, # Of `facts_of`
+    rng: np.random.Generator,
+    wordings: list, # Of which each caption is one
+    n: int # Captions, at most
+) -> list: # Of texts, which tell some of the facts
+    "Captions of the same facts"
     res = []
     for _ in range(50*n):
         if len(res)==n: break
@@ -230,8 +235,8 @@ def captions(
     edges = np.linspace(0, bars, int(rng.integers(2, 5))+1).round().astype(int) if bars>=8 else []
     for a,b in zip(edges[:-1], edges[1:]):
         own = facts_of(grid, chords, int(a), int(b))
-        parts.append([int(a)+1, int(b), own, (_words(own, rng, WORDINGS, 1) or [''])[0]])
-    return dict(hash=name, facts=facts, texts=_words(facts, rng, WORDINGS, n), held_out=_words(facts, rng, HELD_OUT, 1), sections=parts)
+        parts.append([int(a)+1, int(b), own, (worded(own, rng, WORDINGS, 1) or [''])[0]])
+    return dict(hash=name, facts=facts, texts=worded(facts, rng, WORDINGS, n), held_out=worded(facts, rng, HELD_OUT, 1), sections=parts)
 
 # %% ../../nbs/data/05_captions.ipynb #5a2ca830
 def told_back(

@@ -148,15 +148,21 @@ class Settled:
     "What a text and the flags beside it settle"
     parts: list # Fields of a request for each section; `bars` are its own
     told: list  # Of each: tempo words and seconds, by field
-    left: list  # Words that nobody listens to
+    left: list  # Words that settle nothing
 
-    def __str__(self):
-        heard = [understood(f, t) for f,t in zip(self.parts, self.told)]
-        if len(heard)==1: res = heard[0] or 'nothing'
+    def say(self,
+        heard: bool = False # Does a model hear the words that are left?
+    ) -> str:
+        "What was understood, and what was not"
+        each = [understood(f, t) for f,t in zip(self.parts, self.told)]
+        if len(each)==1: res = each[0] or 'nothing'
         else:
             ends = np.cumsum([f['bars'] for f in self.parts]).tolist()
-            res = '; '.join(f"bars {b-f['bars']+1}-{b}: {o}" for b,f,o in zip(ends, self.parts, heard))
-        return f'understood: {res}'+(f"; no one listens to these words yet: {', '.join(self.left)}" if self.left else '')
+            res = '; '.join(f"bars {b-f['bars']+1}-{b}: {o}" for b,f,o in zip(ends, self.parts, each))
+        whose = 'left to the model' if heard else 'no one listens to these words yet'
+        return f'understood: {res}'+(f"; {whose}: {', '.join(self.left)}" if self.left else '')
+
+    def __str__(self): return self.say()
 
 def listed(names): # names: list of words
     "'a, b and c'; the same one twice is '2 × a'"

@@ -6,7 +6,7 @@
 __all__ = ['BLOT', 'NUMBER', 'TEMPO_WORDS', 'SLACK', 'DANCES', 'ENSEMBLES', 'PLAYERS', 'MOST_OF_ONE', 'FORMS', 'READERS',
            'MOST_WORDS', 'Sentence', 'parse_number', 'tempo_range', 'read_tempo', 'read_meter', 'key_name', 'read_key',
            'read_bare_key', 'read_chords', 'read_numerals', 'program_of', 'names_of', 'programs_without',
-           'read_players', 'read_length', 'read_form', 'left_over', 'check_language', 'read_words']
+           'read_players', 'read_length', 'read_form', 'left_over', 'check_language', 'check_text', 'read_words']
 
 # %% ../../nbs/music/07_words.ipynb #34e51bef
 import re
@@ -446,14 +446,20 @@ def check_language(text):
                          'write it in English, or with the flags of meloformer generate')
 
 # %% ../../nbs/music/07_words.ipynb #292f807f
-def read_words(
-    text: str # One section
-) -> Sentence: # With `facts`, and the words that `said` each
-    "What a text says outright"
+def check_text(
+    text: str
+):
+    "A text that is empty, far too long or not English is a `ValueError`"
     if not re.search(r'\w', text):
         raise ValueError('the text is empty; write what is wanted, such as "a calm waltz in D minor for flute and harp, 16 bars"')
     if (n := len(text.split()))>MOST_WORDS: raise ValueError(f'the text has {n:,} words; at most {MOST_WORDS} are read')
     check_language(text)
+
+def read_words(
+    text: str # One section
+) -> Sentence: # With `facts`, and the words that `said` each
+    "What a text says outright"
+    check_text(text)
     shouted = not re.search('[a-z]', text)
     s = Sentence(re.sub(r"\b(?![A-EIV']+\b)[A-Z']{2,}\b", lambda m: m[0].lower(), text) if shouted else text)
     for f in READERS: f(s)

@@ -6,7 +6,7 @@
 __all__ = ['HUB_FILES', 'from_hub', 'model_card']
 
 # %% ../../nbs/net/07_pretrained.ipynb #9e700003
-import re, tempfile
+import re, shutil, tempfile
 from pathlib import Path
 from fastcore.basics import patch
 from ..tokens.hid import *
@@ -15,7 +15,7 @@ from .model import count_parameters
 from .checkpoint import *
 
 # %% ../../nbs/net/07_pretrained.ipynb #9e700006
-HUB_FILES = ['model.safetensors','model.json','hid.json','manifest.json','README.md']
+HUB_FILES = [*WEIGHTS, *BRIDGE_FILES, 'manifest.json','README.md']
 
 def from_hub(
     name: str # Such as owner/model
@@ -77,6 +77,9 @@ def save_pretrained(self:MeloFormer,
     if self.hid is None: raise ValueError('save_pretrained needs the encoding: save_pretrained(folder, hid)')
     folder.mkdir(parents=True, exist_ok=True)
     self.save(folder, self.hid)
+    own = [Path(self.origin)/o for o in BRIDGE_FILES if (Path(self.origin)/o).is_file()] if hasattr(self, 'origin') else []
+    for o in own:
+        if o.parent.resolve()!=folder.resolve(): shutil.copy(o, folder)
     if not (folder/'README.md').exists(): (folder/'README.md').write_text(model_card(self))
     write_manifest(folder)
 

@@ -31,7 +31,7 @@ from ..tokens.hid import *
 from ..tokens.vocabulary import BOS, CHORDS, EOS, SEP
 from ..tokens.edit import *
 from ..tokens.infill import *
-from ..tokens.outline import FACTS, ROW, Countdown, outline_of
+from ..tokens.outline import FACTS, ROW, Countdown, Outline, outline_of
 from ..tokens.attributes import *
 from ..net.masks import *
 from ..net.attention import *
@@ -750,8 +750,9 @@ def _with_kit(request, bars):
 
 # %% ../../nbs/writing/03_generate.ipynb #cfd5a053
 def _like(hid, piece, facts, bars, meter, tempo):
-    "The outline of a `Score` or a MIDI file, if there is one, and bars, meter and tempo that are wanted: as typed, or its own"
+    "The outline of a `Score` or a MIDI file, or one that was drawn; and bars, meter and tempo that are wanted: as typed, or its own"
     if piece is None: return None,bars or 16,meter,tempo
+    if isinstance(piece, Outline): return piece.only(facts),bars or len(piece),meter,tempo
     try:
         score = piece if isinstance(piece, Score) else Score.read(piece)
         outline,first = outline_of(hid, hid.encode(score)),score.bars()[0]
@@ -806,7 +807,7 @@ def make_request(
     without: str = None,   # Who must not play, such as 'drums, piano'
     kit_bars: int = 4,     # Drums that are new strike kick, snare and a hat or ride in so many bars at least once; 0: as the model likes
     seed: int = 0,         # Of the chords that are found: 0 is the best progression, another number another one
-    like = None,           # `Score` or MIDI file whose bars say what those that are written are to be like
+    like = None,           # `Score`, MIDI file or `Outline` whose bars say what those that are written are to be like
     like_facts: str = 'all', # In what: some of `FACTS` (default: all that nothing else settles)
     **sampling             # temperature, top_p, top_k
 ) -> TokenRequest:

@@ -2,10 +2,11 @@
 
 Its card, OUT/README.md, stays as it is; write there what has changed.
 """
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from fastcore.script import call_parse
-from meloformer.net.checkpoint import find_checkpoint, write_manifest
+from meloformer.net.checkpoint import BRIDGE_FILES, find_checkpoint, write_manifest
 from meloformer.net.model import MeloFormer
 from meloformer.tokens.hid import HID
 
@@ -20,5 +21,7 @@ def main(
     model = MeloFormer.load(found)
     if no_attributes: model.cfg = replace(model.cfg, attributes=False)
     model.save(out, HID.load(found), {k: v.half() for k,v in model.state_dict().items()})
+    for o in map(found.joinpath, BRIDGE_FILES):
+        if o.is_file(): shutil.copy(o, out)
     write_manifest(out)
     print(f'{found} -> {out}, {(Path(out)/"model.safetensors").stat().st_size/1e6:.1f} MB')

@@ -1,0 +1,154 @@
+"""Does what is written follow the words?
+
+    python benchmarks/adherence.py CORPUS [--run RUN] [--pieces 200] [--seeds 1] [--minutes 60]
+
+Eight bars of validation pieces are described by wordings that no bridge was trained with, and written anew by what is told: `own` caption over the bridge alone, with nothing held to the letter; `shuffled`, the caption of another piece;
+`true`, the outline of the piece itself; `none`; `parser`, what the words settle, and no bridge; `both`, as `meloformer text` does it. Told facts are measured in what is written, as captions measure them: tempo within its word's range
+(TB) or one beside it (TBT), key (CK), or its relative (CKD), meter (CTS), instruments (CI, F1 of programs), words for density and register. Key is the best of Krumhansl's correlations. `sections` are pieces of two halves with captions of two songs: how much nearer
+each half is to its own caption than to the other one. 95 % intervals over pieces. Rows are kept as they come; the same command goes on."""
+import hashlib, re, time
+from pathlib import Path
+import numpy as np
+import torch
+from fastcore.script import call_parse
+from tqdm.auto import tqdm
+from report import earlier, keep, report
+from meloformer.training.bridge import stretch_of
+from meloformer.data.captions import DENSITY, HELD_OUT, KEEP, facts_of, level, said
+from meloformer.data.corpus import Corpus
+from meloformer.judging.compare import interval, resample
+from meloformer.music.chords import KEY_NAMES
+from meloformer.net.checkpoint import find_checkpoint
+from meloformer import MeloFormer
+from meloformer.tokens.hid import HID
+from meloformer.tokens.outline import outline_of
+from meloformer.writing.figures import Piece, key_fit
+from meloformer.writing.generate import compose_many
+from meloformer.writing.request import GenerationRequest, with_outline
+
+BARS,BATCH = 8,25 # bars of a piece; pieces that are written side by side
+TEMPI = 60, 76, 96, 112, 132, 160 # where one word for the tempo ends and the next begins
+WAYS = 'own','shuffled','true','none','parser','both','sections'
+
+def measured(hid, tokens, first=0, stop=None):
+    "Facts of some bars, and the key that fits best even where captions would tell none"
+    grid,chords = hid.decode_grid(tokens)
+    res = facts_of(grid, chords, first, stop)
+    n = grid.notes[(grid.notes['bar']>=first) & (grid.notes['bar']<(stop or len(grid.bars)))]
+    res['programs'] = sorted(set(n['program'].tolist()))
+    res['bpm'] = float(res.get('tempo', 120))
+    fit = key_fit(Piece.from_tokens(hid, tokens))
+    res['best_key'] = KEY_NAMES[int(fit.argmax())] if np.isfinite(fit).all() else None
+    return res
+
+def described(hid, tokens, rng, first=0, stop=None):
+    "A caption of some bars in an unseen wording, which facts it tells, and all facts; None where it tells nothing"
+    facts = measured(hid, tokens, first, stop)
+    for _ in range(50):
+        wording,some = str(rng.choice(HELD_OUT)),{k: v for k,v in facts.items() if rng.random()<KEEP}
+        if text := said(wording, some):
+            told = [k for k in some if said(wording, {a: b for a,b in some.items() if a!=k})!=text]
+            if set(told) & {'key','tempo','meter','instruments','density','register'}: return text,told,facts
+    return None
+
+def relative(key): # 'A minor' for 'C major'
+    i = KEY_NAMES.index(key)
+    return KEY_NAMES[(i+9)%12+12 if i<12 else (i-12+3)%12]
+
+def f1(a, b): return 2*len(set(a) & set(b))/max(1, len(set(a))+len(set(b)))
+
+def scores(told, want, got):
+    "What holds of what was told"
+    res,bin_of = {},lambda o: int(np.searchsorted(TEMPI, o['bpm']))
+    if 'tempo' in told: res |= dict(TB=bin_of(want)==bin_of(got), TBT=abs(bin_of(want)-bin_of(got))<=1, tempo_10=abs(got['bpm']/want['bpm']-1)<=.1)
+    if 'key' in told: res |= dict(CK=got['best_key']==want['key'], CKD=got['best_key'] in (want['key'], relative(want['key'])))
+    if 'meter' in told: res['CTS'] = got.get('meter')==want['meter']
+    if 'instruments' in told: res['CI'] = f1(want['programs'], got['programs'])
+    for k in ('density','register'):
+        if k in told and k in want: res[k] = got.get(k)==want[k]
+    return {k: round(float(v), 4) for k,v in res.items()}
+
+def songs(corpus, n):
+    "Excerpts with their captions"
+    res,i = [],0
+    while len(res)<n:
+        rng = np.random.default_rng((5, i := i+1))
+        tokens = stretch_of(corpus, rng, BARS)
+        if len(outline_of(corpus.hid, tokens))==BARS and (words := described(corpus.hid, tokens, rng)): res.append((tokens, words))
+    return res
+
+def asked(model, way, each, i, seed):
+    "The request of piece `i`"
+    tokens,(text,_,_) = each[i]
+    other,kw = each[(i+len(each)//2)%len(each)],dict(bars=BARS, seed=seed*100_000+i)
+    if way=='own': r = GenerationRequest(text=text, no_settle=True, **kw)
+    elif way=='shuffled': r = GenerationRequest(text=other[1][0], no_settle=True, **kw)
+    elif way=='true': r = GenerationRequest(like=outline_of(model.hid, tokens), **kw)
+    elif way=='sections': r = GenerationRequest(text=f'[1-4] {text} [5-8] {other[1][0]}', no_settle=True, **kw)
+    elif way=='none': r = GenerationRequest(**kw)
+    else: r = GenerationRequest(text=re.sub(r'\b8 bars\b', '', text), **kw)
+    return (r if way=='parser' else with_outline(model, r)).parse(model.hid)
+
+def halves(hid, each, i, tokens):
+    "Each half beside what its own caption told, less the same beside what that of the other half told; None where nothing can be compared"
+    res,songs = {},(each[i], each[(i+len(each)//2)%len(each)])
+    for (first, stop),(_,(_,told,mine)),(_,(_,_,its)) in zip(((0, 4), (4, 8)), songs, songs[::-1]):
+        got = measured(hid, tokens, first, stop)
+        for k in ('density','register'):
+            if k in told and k in its: res.setdefault('gap_'+k, []).append(float(got.get(k)==mine[k])-float(got.get(k)==its[k]))
+        if 'instruments' in told: res.setdefault('gap_CI', []).append(f1(mine['programs'], got['programs'])-f1(its['programs'], got['programs']))
+    return {k: round(float(np.mean(v)), 4) for k,v in res.items()}
+
+def summary(rows):
+    "Mean of each measure, with its interval and the pieces that tell of it"
+    res = {}
+    for way in dict.fromkeys(r['way'] for r in rows):
+        own = [r for r in rows if r['way']==way]
+        for k in dict.fromkeys(k for r in own for k in r['scores']):
+            x = np.array([r['scores'][k] for r in own if k in r['scores']])
+            draws = resample(len(x), 2000, np.random.default_rng(0))@x/len(x)
+            res.setdefault(way, {})[k] = [round(float(x.mean()), 3), *interval(draws).round(3).tolist(), len(x)]
+    return res
+
+def above(rows):
+    "How much more `own` has than `shuffled` and `none`, piece by piece"
+    by = {(r['way'], r['seed'], r['piece']): r['scores'] for r in rows}
+    res = {}
+    for other in ('shuffled','none'):
+        pairs = [(by['own', s, p], by[other, s, p]) for w,s,p in by if w=='own' and (other, s, p) in by]
+        for k in dict.fromkeys(k for a,_ in pairs for k in a):
+            d = np.array([a[k]-b[k] for a,b in pairs if k in a])
+            res.setdefault(other, {})[k] = [round(float(d.mean()), 3), *interval(resample(len(d), 2000, np.random.default_rng(0))@d/len(d)).round(3).tolist()]
+    return res
+
+@call_parse
+def main(
+    corpus: str,       # Folder made by meloformer prepare
+    run: str = None,   # A model with a bridge (default: the one that comes along)
+    pieces: int = 200, # Of the validation split
+    seeds: int = 1,
+    ways: str = ' '.join(WAYS), # Which of them
+    minutes: float = 1e9 # No new pieces are begun after so many
+):
+    "Write, and measure"
+    torch.set_num_threads(1)
+    end,ckpt = time.time()+60*minutes,find_checkpoint(run)
+    model,val = MeloFormer.from_pretrained(ckpt),Corpus(corpus, 'val')
+    each = songs(val, pieces)
+    weights = hashlib.sha256((ckpt/'model.safetensors').read_bytes()+(ckpt/'bridge.safetensors').read_bytes()).hexdigest()[:12]
+    rows = [r for r in earlier('adherence') if r['weights']==weights and r['pieces']==pieces]
+    said = lambda: dict(command=f'python benchmarks/adherence.py CORPUS --pieces {pieces} --seeds {seeds}', weights=weights, data=Path(corpus).name, bars=BARS,
+                        summary=summary(rows), above=above(rows), rows=rows)
+    todo = [(s, a, w) for s in range(seeds) for a in range(0, pieces, BATCH) for w in ways.split()]
+    for seed,first,way in tqdm(todo, disable=None):
+        if time.time()>end or any((r['seed'], r['way'], r['piece'])==(seed, way, first) for r in rows): continue
+        which = range(first, min(first+BATCH, pieces))
+        written = compose_many(model, model.hid, [asked(model, way, each, i, seed) for i in which], [seed*100_000+i for i in which])
+        for i,tokens in zip(which, written):
+            _,told,want = each[i][1]
+            got = halves(model.hid, each, i, tokens) if way=='sections' else scores(told, want, measured(model.hid, tokens))
+            rows.append(dict(way=way, seed=seed, piece=i, weights=weights, pieces=pieces, scores=got))
+        keep('adherence', **said())
+    for way,own in summary(rows).items(): print(f'{way:9}', '  '.join(f'{k} {m:.2f} [{a:.2f}, {b:.2f}] ({n})' for k,(m,a,b,n) in own.items()))
+    for other,own in above(rows).items(): print(f'own over {other}:', '  '.join(f'{k} {m:+.2f} [{a:+.2f}, {b:+.2f}]' for k,(m,a,b) in own.items()))
+    report('adherence', **said())
