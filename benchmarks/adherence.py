@@ -3,9 +3,9 @@
     python benchmarks/adherence.py CORPUS [--run RUN] [--pieces 200] [--seeds 1] [--minutes 60]
 
 Eight bars of validation pieces are described by wordings that no bridge was trained with, and written anew by what is told: `own` caption over the bridge alone, with nothing held to the letter; `shuffled`, the caption of another piece;
-`true`, the outline of the piece itself; `none`; `parser`, what the words settle, and no bridge; `both`, as `meloformer text` does it. Told facts are measured in what is written, as captions measure them: tempo within its word's range
+`true`, the outline of the piece itself; `none`; `parser`, what the words settle, and no bridge; `both`, what `meloformer text` asks for, drawn once. Told facts are measured in what is written, as captions measure them: tempo within its word's range
 (TB) or one beside it (TBT), key (CK), or its relative (CKD), meter (CTS), instruments (CI, F1 of programs), words for density and register. Key is the best of Krumhansl's correlations. `sections` are pieces of two halves with captions of two songs: how much nearer
-each half is to its own caption than to the other one. 95 % intervals over pieces. Rows are kept as they come; the same command goes on."""
+each half is to what its own caption tells than to the same of the other song. 95 % intervals over pieces. Rows are kept as they come; the same command goes on."""
 import hashlib, re, time
 from pathlib import Path
 import numpy as np

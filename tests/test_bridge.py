@@ -5,6 +5,7 @@ from meloformer.apps import cli
 from meloformer.bridge.bridge import Bridge
 from meloformer.data.corpus import Corpus
 from meloformer.music.score import Score
+from meloformer.net.checkpoint import find_checkpoint
 from meloformer.net.model import Config
 from meloformer import MeloFormer
 from meloformer.tokens.outline import fact_slices
@@ -23,7 +24,7 @@ def test_a_bridge_is_trained_and_asked(corpus_folder, tmp_path, capsys):
     p.kill()
     p.wait()
     assert cli.run('train_bridge', args)==0 and 'round 1/2' not in capsys.readouterr().out
-    assert (tmp_path/'run'/'model.safetensors').read_bytes()==(tmp_path/'plain'/'model.safetensors').read_bytes()
+    assert (find_checkpoint(tmp_path/'run')/'model.safetensors').read_bytes()==(tmp_path/'plain'/'model.safetensors').read_bytes()
     out = str(tmp_path/'a.mid')
     assert cli.run('text', ['soft', 'music', '--no_settle', '--bars', '2', '--model', str(tmp_path/'run'), '--out', out])==0
     assert 'left to the model: soft music' in capsys.readouterr().out and len(Score.read(out).bars())<=2
@@ -42,6 +43,24 @@ def test_a_run_says_what_is_wrong(corpus_folder, checkpoint, tmp_path, capsys):
     fails('multiple of 64', 'train_bridge', *data, '--encoder', 'words', '--width', '100')
     fails('meloformer train_bridge', 'text', 'soft', '--no_settle', '--model', str(checkpoint))
     fails('the text is empty', 'text', ' ', '--no_settle')
+    fails('give both', 'generate', '--no_settle')
+    fails('--form and the text', 'text', 'calm', '--no_settle', '--form', 'AABA')
+
+def test_a_full_disk(corpus_folder, tmp_path, capsys, monkeypatch):
+    "What cannot be kept is said in one sentence, and the checkpoint before is whole"
+    hid = Corpus(corpus_folder).hid
+    MeloFormer(Config(width=64, layers=1, heads=1, kv_heads=1, vocab_size=len(hid), outline=8)).save(tmp_path/'plain', hid)
+    args = [str(tmp_path/'plain'), '--data', str(corpus_folder), '--out', str(tmp_path/'run'), *FEW]
+    save,calls = Bridge.save,[]
+    def full(self, folder):
+        calls.append(folder)
+        if len(calls)>1: raise OSError(28, 'No space left on device')
+        save(self, folder)
+    monkeypatch.setattr(Bridge, 'save', full)
+    assert cli.run('train_bridge', args)==1 and 'free some space' in capsys.readouterr().err
+    monkeypatch.undo()
+    assert find_checkpoint(tmp_path/'run').name=='step_000001' and MeloFormer.from_pretrained(tmp_path/'run').bridge
+    assert cli.run('train_bridge', args)==0 and find_checkpoint(tmp_path/'run').name=='step_000002'
 
 @pytest.fixture(scope='module')
 def bridge(): return MeloFormer.from_pretrained().bridge

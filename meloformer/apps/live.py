@@ -759,7 +759,7 @@ def live(
     return _live(ckpt, hid, asked, request, stage)
 
 # of `GenerationRequest`, what needs a whole piece
-WHOLE = 'fill','rewrite','add','harmonize','form','loop','like','attributes','attempts','window','summary_bars'
+WHOLE = 'fill','rewrite','add','harmonize','form','loop','like','no_settle','attributes','attempts','window','summary_bars'
 live.config,live.left_out,live.renamed = (Stage, GenerationRequest),WHOLE,RENAMED
 
 # %% ../../nbs/apps/01_live.ipynb #a1f0d3fe

@@ -6,10 +6,11 @@
 __all__ = ['LEAST', 'GUIDANCE', 'BridgeConfig', 'Standard', 'Bridge']
 
 # %% ../../nbs/bridge/02_bridge.ipynb #6e18d394
-import json, os
+import json
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from shutil import copymode
 from fastcore.basics import patch
 import numpy as np
 import torch
@@ -113,16 +114,13 @@ def read(self:Bridge,
 # %% ../../nbs/bridge/02_bridge.ipynb #39d71d2b
 @patch
 def save(self:Bridge,
-    folder, # Of a checkpoint
-    weights: dict = None # Default: its own
+    folder # Of a checkpoint
 ):
-    "Write the files of a bridge, each whole or not at all"
-    folder = Path(folder)
-    with open(folder/'bridge.part', 'w') as f: f.write(json.dumps(asdict(self.cfg), indent=1)+'\n')
-    os.replace(folder/'bridge.part', folder/BRIDGE_FILES[0])
-    save_file({k: v.half().contiguous() for k,v in (weights or self.state_dict()).items()}, folder/'bridge.part')
-    os.chmod(folder/'bridge.part', (folder/BRIDGE_FILES[0]).stat().st_mode) # safetensors lets nobody else read
-    os.replace(folder/'bridge.part', folder/BRIDGE_FILES[1])
+    "Write the files of a bridge"
+    told,weights = map(Path(folder).joinpath, BRIDGE_FILES)
+    told.write_text(json.dumps(asdict(self.cfg), indent=1)+'\n')
+    save_file({k: v.half().contiguous() for k,v in self.state_dict().items()}, weights)
+    copymode(told, weights) # safetensors lets nobody else read
 
 @patch(cls_method=True)
 def load(cls:Bridge,
@@ -147,6 +145,7 @@ def _loaded(folder, when): return Bridge.load(folder)
 
 @patch(as_prop=True)
 def bridge(self:MeloFormer): # A `Bridge`, or None
-    "The bridge from words that lies beside the weights, if there is one"
-    f = Path(getattr(self, 'origin', None) or '.')/BRIDGE_FILES[1]
-    return _loaded(str(f.parent), f.stat().st_mtime_ns) if hasattr(self, 'origin') and f.is_file() else None
+    "The bridge from words that lies beside the weights, if there is one and the model listens to outlines"
+    if not self.cfg.outline or not hasattr(self, 'origin'): return None
+    f = Path(self.origin)/BRIDGE_FILES[1]
+    return _loaded(str(f.parent), f.stat().st_mtime_ns) if f.is_file() else None

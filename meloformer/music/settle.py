@@ -150,8 +150,13 @@ class Settled:
     told: list  # Of each: tempo words and seconds, by field
     left: list  # Words that settle nothing
 
+    @property
+    def open(self):
+        "Are words left that may say what bars are like? Where there is a form or a loop, what comes back does"
+        return bool(self.left) and not any(k in f for f in self.parts for k in ('form','loop'))
+
     def say(self,
-        heard: bool = False # Does a model hear the words that are left?
+        heard: bool = False # Is there a model that hears words that are left?
     ) -> str:
         "What was understood, and what was not"
         each = [understood(f, t) for f,t in zip(self.parts, self.told)]
@@ -159,11 +164,12 @@ class Settled:
         else:
             ends = np.cumsum([f['bars'] for f in self.parts]).tolist()
             res = '; '.join(f"bars {b-f['bars']+1}-{b}: {o}" for b,f,o in zip(ends, self.parts, each))
-        whose = 'left to the model' if heard else 'no one listens to these words yet'
+        whose = 'left to the model' if heard and self.open else 'no one listens to these words yet'
         return f'understood: {res}'+(f"; {whose}: {', '.join(self.left)}" if self.left else '')
 
     def __str__(self): return self.say()
 
+# %% ../../nbs/music/08_settle.ipynb #f1ca8b4d
 def listed(names): # names: list of words
     "'a, b and c'; the same one twice is '2 × a'"
     each = [f'{names.count(o)} × {o}' if names.count(o)>1 else o for o in dict.fromkeys(names)]

@@ -65,12 +65,14 @@ def _save_state(state, path):
     "Through a file of Python's, whose errors say what is wrong with the disk"
     with open(path, 'wb') as f: torch.save(state, f)
 
+# %% ../../nbs/net/06_checkpoint.ipynb #17aad76e
 def save_checkpoint(
     run,   # A run's folder
     model, # Its configuration is what is saved
     hid: HID,
     weights: dict,   # The model's, to generate with
     state: dict,     # Numbers, text and tensors to resume from, `step` among them
+    beside = None    # Function of the folder, that writes what else belongs there
 ) -> Path:
     "Write `step_000123` in the run's folder, all of it or nothing"
     run = Path(run)
@@ -81,6 +83,7 @@ def save_checkpoint(
     try:
         _save_state(state, part/'train.pt')
         model.save(part, hid, weights)
+        if beside: beside(part)
         write_manifest(part)
         for o in part.iterdir(): _flush(o)
         shutil.rmtree(out, ignore_errors=True)

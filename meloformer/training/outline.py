@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEFT_OUT', 'ALL', 'EXACT', 'ROUGH', 'POOL', 'PASSES', 'draw_told', 'structure_of', 'told_batch', 'bits_told',
-           'read_pool', 'with_head', 'Teaching', 'heard', 'outline']
+           'read_pool', 'with_head', 'Rounds', 'Teaching', 'heard', 'outline']
 
 # %% ../../nbs/training/06_outline.ipynb #234984d9
 import math, time
@@ -133,8 +133,46 @@ def with_head(
     res.hid = model.hid
     return res.eval()
 
+# %% ../../nbs/training/06_outline.ipynb #c98cc08d
+class Rounds:
+    "A run that has `model`, `out`, `rounds` and what `must` be the same to go on; it can `learn` one round, `save`, and be `measured`"
+    def resume(self) -> dict: # What `keep` was given, with the weights of the model taken up; None where there is nothing
+        "Go on where the run was left"
+        state,weights = load_newest(self.out)
+        self.round = state['step'] if state else 0
+        for k,now in self.must.items() if state else ():
+            if state.get(k)!=now: raise ValueError(f'{self.out}: was begun with {k} = {state.get(k)}, now it is {now}; give another --out')
+        if state: self.model.load_state_dict(weights)
+        return state
+
+    def keep(self,
+        state: dict,  # What it takes to go on, beside the model
+        beside = None # As for `save_checkpoint`
+    ):
+        "A checkpoint, and none of those before"
+        save_checkpoint(self.out, self.model, self.model.hid, self.model.state_dict(), state|dict(step=self.round)|self.must, beside)
+        prune(self.out, 1)
+
+    def run(self,
+        size: int, # How much of the validation split is measured on
+        every: int = 4 # Rounds
+    ):
+        "Train to the end, or until asked to stop; a round that was not finished is done anew"
+        begun,start = self.round,time.perf_counter()
+        with Stop(left=lambda: 'the same command goes on from the last round') as stop:
+            while self.round < self.rounds:
+                loss = self.learn(stop)
+                if stop.asked: break
+                self.round += 1
+                self.save()
+                left = (self.rounds-self.round)*(time.perf_counter()-start)/(self.round-begun)
+                print(f'round {self.round}/{self.rounds}  loss {loss:.3f}  {left:.0f} s to go', flush=True)
+                due = self.round%every==0 or self.round==self.rounds
+                if due and (said := self.measured(size)): print(f'  validation, {said}', flush=True)
+        if stop.asked: raise KeyboardInterrupt('the same command goes on from the last round')
+
 # %% ../../nbs/training/06_outline.ipynb #307fea75
-class Teaching:
+class Teaching(Rounds):
     "A head that is trained"
     def __init__(self,
         model: MeloFormer,  # As `with_head` makes it; changed in place
@@ -157,23 +195,15 @@ class Teaching:
         self.optimizer = torch.optim.AdamW(model.outline.parameters(), lr, betas=(.9, .98), weight_decay=.01)
         self.must = dict(rounds=rounds, batch_size=batch_size, max_seq_len=max_seq_len, lr=lr, seed=seed,
                          data=self.packs.corpus.fingerprint)
-        self.round = self._resume()
-
-    def _resume(self):
-        "The round that comes next"
-        state,weights = load_newest(self.out)
-        if not state: return 0
-        for k,now in self.must.items():
-            if state.get(k)!=now: raise ValueError(f'{self.out}: was taught with {k} = {state.get(k)}, now it is {now}; give another --out')
-        self.model.load_state_dict(weights)
-        self.optimizer.load_state_dict(state['optimizer'])
-        return state['step']
+        if state := self.resume(): self.optimizer.load_state_dict(state['optimizer'])
 
     def save(self):
-        "A checkpoint, and none of those before"
-        state = dict(optimizer=self.optimizer.state_dict(), step=self.round, **self.must)
-        save_checkpoint(self.out, self.model, self.model.hid, self.model.state_dict(), state)
-        prune(self.out, 1)
+        "Keep the head and its optimizer"
+        self.keep(dict(optimizer=self.optimizer.state_dict()))
+
+    def measured(self, windows):
+        "What is heard of the truth, in words"
+        return self.val and 'bits a note: '+', '.join(f'{k} {v:.2f}' for k,v in heard(self.model, self.val, windows).items())
 
 # %% ../../nbs/training/06_outline.ipynb #d4c8ee6b
 @patch
@@ -193,25 +223,6 @@ def learn(self:Teaching, stop):
         self.optimizer.zero_grad(set_to_none=True)
         lost.append(loss.item())
     return sum(lost)/len(lost)
-
-@patch
-def run(self:Teaching,
-    val_windows: int = 24, # Of the validation split, to measure on
-    every: int = 4 # Rounds
-):
-    "Train to the end, or until asked to stop; a round that was not finished is done anew"
-    begun,start = self.round,time.perf_counter()
-    with Stop(left=lambda: 'the same command goes on from the last round') as stop:
-        while self.round < self.rounds:
-            loss = self.learn(stop)
-            if stop.asked: break
-            self.round += 1
-            self.save()
-            left = (self.rounds-self.round)*(time.perf_counter()-start)/(self.round-begun)
-            print(f'round {self.round}/{self.rounds}  loss {loss:.3f}  {left:.0f} s to go', flush=True)
-            if self.val and (self.round%every==0 or self.round==self.rounds):
-                print('  validation, bits a note:', ', '.join(f'{k} {v:.2f}' for k,v in heard(self.model, self.val, val_windows).items()))
-    if stop.asked: raise KeyboardInterrupt('the same command goes on from the last round')
 
 # %% ../../nbs/training/06_outline.ipynb #936c40f3
 def heard(model, packs, windows): # As `bits_told` takes them

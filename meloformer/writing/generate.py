@@ -7,8 +7,8 @@ __all__ = ['SMALL', 'HEADER', 'MAX_TRACKS', 'one_thread', 'decode_step', 'compil
            'compose_many', 'BarStream', 'compose_bars', 'full_logits', 'make_prompt', 'infill_request', 'merge_infill',
            'context_order', 'with_bar_requests', 'split_windows', 'fit_window', 'faults', 'best_attempts',
            'generate_in_windows', 'into_song', 'repeat_bars', 'regenerate', 'parse_form', 'compose_form',
-           'compose_loop', 'make_request', 'generate_scores', 'as_score', 'generate_score', 'sections', 'stretch',
-           'bars_to_write']
+           'compose_loop', 'bar_span', 'make_request', 'generate_scores', 'as_score', 'generate_score', 'sections',
+           'stretch', 'bars_to_write']
 
 # %% ../../nbs/writing/03_generate.ipynb #f990ee30
 import re
@@ -605,13 +605,16 @@ def ended(self:Score,
     notes['duration'] = np.minimum(notes['duration'], until-notes['onset'])
     return replace(self, notes=notes)
 
-# %% ../../nbs/writing/03_generate.ipynb #3fa35eef
-def _span(text):
-    "Bars as musicians count them, '5-8' or '5', as (from, to)"
+# %% ../../nbs/writing/03_generate.ipynb #3b6adf90
+def bar_span(
+    text: str # Bars as musicians count them, '5-8' or '5'
+) -> tuple: # The first one, counted from 0, and the one after the last
+    "The bars that --fill names"
     try: a,_,b = text.partition('-'); a,b = int(a),int(b or a)
     except ValueError: raise ValueError(f'--fill {text}: bars are given as 5-8, or as 5') from None
     return a-1,b
 
+# %% ../../nbs/writing/03_generate.ipynb #3fa35eef
 def _continue(hid, song, name, prompt_bars, bars):
     "Tokens of a prompt that is to be continued"
     start = make_prompt(hid, song.score, prompt_bars or None)
@@ -691,7 +694,7 @@ def _fill_in(hid, song, name, fill, rewrite, add, harmonize, chords, key=None, s
     "A `TokenRequest` about bars or players of a piece"
     named = lambda s: parse_instruments(s, song.score.tracks) if s else []
     try:
-        tokens,span = hid.encode(song.score),_span(fill) if fill else None
+        tokens,span = hid.encode(song.score),bar_span(fill) if fill else None
         if harmonize and not chords:
             chords,said = _for_melody(hid, tokens, span, named(rewrite), key, seed, sampling['rules'])
             sampling['remarks'] = [*sampling['remarks'], said]
