@@ -135,3 +135,11 @@ def test_make_lists_its_targets():
     if not shutil.which('make'): pytest.skip('there is no make')
     res = run('make', MAKEFLAGS='', MAKELEVEL='')
     assert res.returncode == 0 and all(f'make {o}' in res.stdout for o in ('demo', 'test', 'docs', 'prepare'))
+
+def test_writing_needs_no_compiler(tmp_path):
+    "A piece, and one from words over the bridge, are written without importing PyTorch's compiler, which takes as long as PyTorch"
+    code = "import sys; from meloformer.apps.cli import main; sys.argv = sys.argv[1:]; main(); assert 'torch._dynamo' not in sys.modules"
+    for text in ('--instruments', 'piano'), ('--text', 'a sad thing'):
+        out = tmp_path/f'{text[1]}.mid'
+        res = run(sys.executable, '-c', code, 'meloformer', 'generate', '--bars', '1', *text, '--out', str(out))
+        assert res.returncode == 0 and out.exists(), res.stderr

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HEAD_DIM', 'SIZES', 'Config', 'config', 'rotary', 'upcast', 'rotate', 'Attention', 'Block', 'OutlineHead',
-           'MeloFormer', 'count_parameters', 'batch_ids', 'losses', 'randomize_weights', 'leaks', 'trusting',
-           'device_named']
+           'Embedding', 'MeloFormer', 'count_parameters', 'batch_ids', 'losses', 'randomize_weights', 'leaks',
+           'trusting', 'device_named']
 
 # %% ../../nbs/net/04_model.ipynb #ab570d4c
 import json, os
@@ -177,13 +177,17 @@ class OutlineHead(nn.Module):
         return torch.where(told, self.down(F.silu(gate)*up), 0)
 
 # %% ../../nbs/net/04_model.ipynb #999afb91
+class Embedding(nn.Embedding):
+    "An embedding whose weights the model draws"
+    def reset_parameters(self): pass
+
 class MeloFormer(nn.Module):
     "Causal transformer over bars: summaries and tokens in one sequence"
     def __init__(self, cfg:Config):
         super().__init__()
         self.obey(cfg)
-        self.embed = nn.Embedding(cfg.vocab_size, cfg.width)
-        self.embed_program = nn.Embedding(NO_PROGRAM+1, cfg.width)
+        self.embed = Embedding(cfg.vocab_size, cfg.width)
+        self.embed_program = Embedding(NO_PROGRAM+1, cfg.width)
         self.summary = nn.Parameter(torch.zeros(cfg.width))
         self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.layers))
         self.norm = nn.RMSNorm(cfg.width, eps=1e-6)
@@ -198,6 +202,7 @@ class MeloFormer(nn.Module):
 
     def init_weights(self):
         "Normal weights of standard deviation 1/sqrt(width); output projections zero"
+        if self.summary.is_meta: return # PyTorch would import its compiler for them
         for n,p in self.named_parameters():
             if n.endswith(('out.weight','down.weight')): nn.init.zeros_(p)
             elif p.ndim==2: nn.init.normal_(p, std=.02 if n.startswith(('embed','outline')) else self.cfg.width**-.5)
