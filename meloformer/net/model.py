@@ -179,7 +179,8 @@ class OutlineHead(nn.Module):
 # %% ../../nbs/net/04_model.ipynb #999afb91
 class Embedding(nn.Embedding):
     "An embedding whose weights the model draws"
-    def reset_parameters(self): pass
+    def reset_parameters(self):
+        "Nothing: `init_weights` does it"
 
 class MeloFormer(nn.Module):
     "Causal transformer over bars: summaries and tokens in one sequence"
