@@ -172,10 +172,11 @@ def scale(p: Piece): # 0 to 1
 
 # %% ../../nbs/writing/00_figures.ipynb #7d7eb625
 def key_fit(
-    p: Piece
+    p: Piece,
+    profiles: np.ndarray = KEY_PROFILES # As for `key_correlation`
 ) -> np.ndarray: # Shape (24,), -1 to 1; as `KEY_NAMES`
     "Correlation of a piece with each key"
-    return key_correlation(_classes(p, p.ticks[p.pitched]))
+    return key_correlation(_classes(p, p.ticks[p.pitched]), profiles)
 
 @figure
 def key_clarity(p: Piece): # -1 to 1

@@ -18,7 +18,7 @@ import torch
 from ..music.score import *
 from ..music.midi import *
 from ..music.grid import *
-from ..music.chords import KEY_NAMES
+from ..music.chords import COUNTED_PROFILES, KEY_NAMES, KEY_PROFILES
 from ..music.formats import *
 from ..music.words import *
 from ..music.settle import *
@@ -256,14 +256,16 @@ def _in_key(model, hid, r, asked, seeds, faults, on_bar):
     bars,takes = bars_to_write(hid, asked)[1],write(seeds, on_bar)
     # bars that are filled in are too few for a key, and modes share their notes with other keys
     if asked.tonic is not None and asked.bar_requests is None and r.key.lower().split()[1:] in ([], ['major'], ['minor']):
-        def fit(s): return np.nan_to_num(key_fit(Piece(written_bars(s, bars, hid)))) # 0 where nothing tuned sounds
-        def far(s): return fit(s).max()-fit(s)[major_or_minor(r.key)]
+        def far(s): # by the ear that it is farther for; 0 where nothing tuned sounds
+            fits = [np.nan_to_num(key_fit(Piece(written_bars(s, bars, hid)), o)) for o in (KEY_PROFILES, COUNTED_PROFILES)]
+            return max((o.max()-o[major_or_minor(r.key)], KEY_NAMES[o.argmax()]) for o in fits)
         for k in range(1, r.attempts):
-            if not (todo := [i for i,(s,_) in enumerate(takes) if far(s)]): break
+            if not (todo := [i for i,(s,_) in enumerate(takes) if far(s)[0]]): break
             for i,new in zip(todo, write([np.append(seeds[i], k) for i in todo])):
                 takes[i] = min(takes[i], new, key=lambda t: far(t[0]))
         for s,wrong in takes:
-            if far(s): wrong.append((bars[0], f'and on: {KEY_NAMES[fit(s).argmax()]} is heard, and not {r.key}'))
+            off,heard = far(s)
+            if off: wrong.append((bars[0], f'and on: {heard} is heard, and not {r.key}'))
     for known,(_,wrong) in zip(faults, takes): known += wrong
     return [s for s,_ in takes]
 
