@@ -6,6 +6,7 @@ from hypothesis import given, strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 from meloformer.bridge.encoders import *
+from meloformer.net.pretrained import from_hub
 
 TEXTS = ['a slow waltz for harp in D minor','fast drums','sad music','in D minor: a slow waltz','harp']
 
@@ -151,6 +152,15 @@ def test_a_half_fetched_model_is_fetched_on(hub, qwen_files, tmp_path):
     with pytest.raises(ValueError, match='no route to the hub'): qwen_folder()
     hub(cached=tmp_path/'half', online=tmp_path/'half')
     with pytest.raises(ValueError, match='some of its files are missing'): qwen_folder()
+
+def test_a_model_on_the_hub(hub, tmp_path):
+    "It is fetched as it is now; where the hub does not answer within seconds, as it was"
+    h = hub(online=tmp_path, cached=tmp_path/'before')
+    assert from_hub('some/one') == tmp_path and h.asked == ['info of some/one, 3 s', 'files, 3 s']
+    h = hub(cached=tmp_path)
+    assert from_hub('some/one') == tmp_path and h.asked == ['info of some/one, 3 s', 'cache']
+    hub()
+    with pytest.raises(ValueError, match=r'some/one: there is no such folder, and .* \(no route to the hub\)'): from_hub('some/one')
 
 def test_without_hub_minilm_is_next(hub, minilm_package, capsys):
     hub()

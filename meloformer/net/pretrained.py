@@ -21,13 +21,16 @@ def from_hub(
     name: str # Such as owner/model
 ) -> Path: # Folder on this machine
     "Fetch a model from the Hugging Face hub, or take what was fetched before; `ValueError` where neither can be had, within seconds"
-    try: from huggingface_hub import snapshot_download
+    try: from huggingface_hub import HfApi, snapshot_download
     except ImportError as e:
         raise ValueError(f'{name}: there is no such folder; to look for it on the Hugging Face hub, '
                          "pip install 'meloformer[hub]'") from e
-    try: return Path(snapshot_download(name, allow_patterns=HUB_FILES, etag_timeout=3))
-    except Exception as e: # the hub's client raises its own, its transport's and the system's errors
-        why = str(e).splitlines()[0]
+    off = None
+    try: HfApi().model_info(name, timeout=3) # a download has no limit of time where a network swallows requests
+    except Exception as e: off = e # the hub's client raises its own, its transport's and the system's errors
+    try: return Path(snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=off is not None, etag_timeout=3))
+    except Exception as e:
+        why = str(off or e).splitlines()[0]
         raise ValueError(f'{name}: there is no such folder, and it could not be fetched from the Hugging Face hub ({why}); '
                          'check name and network, or give a folder') from e
 
