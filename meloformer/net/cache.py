@@ -203,6 +203,16 @@ def rest(self:Cache, b):
     self.used[b] = 0
     self.at[b] = 0
 
+@patch
+def only(self:Cache,
+    pieces: list # Their numbers, which begin at 0 again
+):
+    "Leave the others out"
+    self.kept,self.first,self.used = ([o[b] for b in pieces] for o in (self.kept, self.first, self.used))
+    self.kv,self.ids = [kv[:, :, pieces] for kv in self.kv],self.ids[:, pieces]
+    self.at,self.total,self.count = self.at[pieces],self.total[pieces],self.count[pieces]
+    self.every = self.every[:len(pieces)]
+
 # %% ../../nbs/net/05_cache.ipynb #b03a157c
 @patch
 @torch.no_grad()

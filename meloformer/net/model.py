@@ -178,9 +178,10 @@ class OutlineHead(nn.Module):
 
 # %% ../../nbs/net/04_model.ipynb #999afb91
 class Embedding(nn.Embedding):
-    "An embedding whose weights the model draws"
+    "An embedding whose shape can be had without PyTorch's compiler, which it imports to draw weights that are none"
     def reset_parameters(self):
-        "Nothing: `init_weights` does it"
+        "Draw weights, where there are any"
+        if not self.weight.is_meta: super().reset_parameters()
 
 class MeloFormer(nn.Module):
     "Causal transformer over bars: summaries and tokens in one sequence"
@@ -203,7 +204,7 @@ class MeloFormer(nn.Module):
 
     def init_weights(self):
         "Normal weights of standard deviation 1/sqrt(width); output projections zero"
-        if self.summary.is_meta: return # PyTorch would import its compiler for them
+        if self.summary.is_meta: return
         for n,p in self.named_parameters():
             if n.endswith(('out.weight','down.weight')): nn.init.zeros_(p)
             elif p.ndim==2: nn.init.normal_(p, std=.02 if n.startswith(('embed','outline')) else self.cfg.width**-.5)

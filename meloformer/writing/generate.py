@@ -88,6 +88,7 @@ class BatchGenerator:
         self.countdowns = [a.like and Countdown(hid, a.like, [o.number for o in a.bar_requests or ()]) for a in requests]
         self.rngs,self.cache,self.live = [np.random.default_rng(s) for s in seeds],Cache(model, len(requests)),list(range(len(requests)))
         self.todo,self.chosen = [[] for _ in requests],[None]*len(requests)
+        self.rows = self.live[:] # the piece in each row of the cache
         self.compiled = self.device.type=='cuda' if compiled is None else compiled
         g,put = self.constraints[0],lambda x: torch.as_tensor(np.asarray(x)).to(self.device)
         self.groups,self.dials = put([g.programs, g.next_bar, g.pitches]),put([a.dials for a in requests])
@@ -164,20 +165,28 @@ def take(self:BatchGenerator, b):
     return t
 
 @patch
+def leave_out(self:BatchGenerator):
+    "Pieces that are finished cost nothing more"
+    left = [row for row,b in enumerate(self.rows) if b in self.live]
+    self.rows,self.dials = [self.rows[row] for row in left],self.dials[left]
+    self.cache.only(left)
+
+@patch
 def round(self:BatchGenerator):
     "Read the next position of each piece"
-    now = [self.todo[b].pop(0) if b in self.live else (None, [-1]+[0]*(len(FIELDS)-1)) for b in range(len(self.requests))]
+    if not self.compiled and 4*len(self.live)<=3*len(self.rows): self.leave_out()
+    now = [self.todo[b].pop(0) if b in self.live else (None, [-1]+[0]*(len(FIELDS)-1)) for b in self.rows]
     rows = torch.tensor([r for _,r in now], dtype=torch.int32, device=self.device)
     tokens = torch.tensor([t or 0 for t,_ in now], device=self.device)
     self.cache.make_room()
-    choice = self.tensors([self.free if t is None else self.choice(b) for b,(t,_) in enumerate(now)])
+    choice = self.tensors([self.free if t is None else self.choice(b) for b,(t,_) in zip(self.rows, now)])
     f,width = (compiled_step(), self.cache.width) if self.compiled else (decode_step, max(self.cache.used))
     with self.threads(), torch.inference_mode(not self.compiled):
-        chosen = f(self.model, self.cache, width, tokens, rows, self.told(range(len(now))), *choice).tolist()
-    for b,(t,_) in enumerate(now):
-        if b not in self.live: self.cache.rest(b)
-        elif t is None: self.cache.close_bar(b, self.ids[b].bar, last_bar(self.requests[b]))
-        else: self.chosen[b] = chosen[b]
+        chosen = f(self.model, self.cache, width, tokens, rows, self.told(self.rows), *choice).tolist()
+    for row,(b,(t,_)) in enumerate(zip(self.rows, now)):
+        if b not in self.live: self.cache.rest(row)
+        elif t is None: self.cache.close_bar(row, self.ids[b].bar, last_bar(self.requests[b]))
+        else: self.chosen[b] = chosen[row]
 
 # %% ../../nbs/writing/03_generate.ipynb #26831794
 def compose(
