@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from fastcore.script import Param, call_parse
 from report import earlier, head, report
-from meloformer.writing.generate import BatchGenerator, compiled_step, compose, decode_step
+from meloformer.writing.generate import BatchGenerator, compose
 from meloformer.net.cache import Cache
 from meloformer.writing.constraints import TokenRequest
 from meloformer.tokens.hid import HID
@@ -23,14 +23,13 @@ def step_ms(model, hid, length, compiled, steps=200):
     "Median milliseconds of one step after so many tokens, and the entries that it may read"
     ids,cache,w = toy_ids(length, length//32, bar_tokens=110, programs=8),Cache(model),BatchGenerator(model, hid, [TokenRequest()], [0])
     model.prefill(cache, torch.zeros(1, length, dtype=torch.long), ids)
-    row,choice,took = torch.stack([getattr(ids, f)[:, -1] for f in FIELDS], 1),w.tensors([w.free]),[]
+    row,took,w.cache,w.compiled = torch.stack([getattr(ids, f)[:, -1] for f in FIELDS], 1),[],cache,compiled
     for i in range(steps+5):
         start = time.perf_counter()
         cache.make_room()
-        f,width = (compiled_step(), cache.width) if compiled else (decode_step, max(cache.used))
-        f(model, cache, width, torch.zeros(1, dtype=torch.long), row, None, *choice) # nothing is told
+        with torch.inference_mode(not compiled): (w.read_compiled if compiled else w.read)([(0, row)], torch.zeros(1, dtype=torch.long), row)
         took.append(time.perf_counter()-start)
-    return dict(ms=round(1e3*median(took[5:]), 2), entries=width)
+    return dict(ms=round(1e3*median(took[5:]), 2), entries=cache.width if compiled else max(cache.used))
 
 def timed(model, hid, bars, seed, compiled):
     "A piece, and what it took"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SETTINGS', 'TEMPERATURE', 'TOP_P', 'parse_instruments', 'taken_as', 'parse_dial', 'make_dials', 'BarRequest',
            'TokenRequest', 'TokenIds', 'piece_ids', 'bar_plan', 'basses_of', 'numbered', 'Constraints', 'redistribute',
-           'temper', 'truncate', 'sample']
+           'temper', 'truncate', 'sample', 'sample_one']
 
 # %% ../../nbs/writing/02_constraints.ipynb #ad4d94b9
 import re
@@ -568,3 +568,66 @@ def sample(
     c = q.cumsum(-1)
     at = torch.searchsorted(c, u[:, None]*c[:, -1:], right=True).clamp(max=len(rank)-1)
     return token.gather(1, at)[:, 0]
+
+# %% ../../nbs/writing/02_constraints.ipynb #0b4e90cd
+def _spread(p, group, ok, weights):
+    "Give the probability of a group to its allowed members, in place; are there any?"
+    if not (inside := group & ok).any(): return False
+    total,part = p[group].sum(),(p*weights)[inside]
+    s = part.sum()
+    p[group] = 0
+    p[inside] = total*(part/s if s>0 else 1/inside.sum())
+    return True
+
+def _temper_one(x, kinds, dials):
+    between,within = dials[0, 1],dials[0, 2:]
+    K,e = len(within),np.exp(x-x.max())
+    mass = (np.bincount(kinds, e, K)/e.sum())**(1/between)
+    top = np.full(K, -np.inf)
+    np.maximum.at(top, kinds, x)
+    top[top==-np.inf] = 0 # kinds of which nothing is legal
+    w = np.exp((x-top[kinds])/within[kinds])
+    return w*(mass/mass.sum()/np.bincount(kinds, w, K).clip(1))[kinds]
+
+def _redistribute_one(p, ok, weights, groups):
+    programs,next_bar,pitches = groups
+    for group,other in ((programs, next_bar), (next_bar, programs)):
+        if not _spread(p, group, ok, 1) and (heirs := np.flatnonzero(ok & other)).size:
+            total,p[group] = p[group].sum(),0
+            p[heirs[0]] += total
+    for group in (programs, next_bar): _spread(p, group, ok, 1)
+    _spread(p, pitches, ok, weights)
+    p = p[ok]
+    s = p.sum()
+    return p/s if s>0 else np.full(len(p), 1/len(p))
+
+def _truncate_one(p, kinds, dials):
+    (top_p,top_k),order = dials[1:, 2:],np.lexsort((-p, kinds))
+    k,total = kinds[order],np.bincount(kinds, p, dials.shape[1]-2)
+    first,share = np.searchsorted(k, k),p[order]/total.clip(1e-300)[k]
+    c,rank = np.append(0, share.cumsum()),np.arange(len(k))
+    share[~((c[:-1]-c[first] < top_p[k]) & ((rank-first<top_k[k]) | (top_k[k]==0)))] = 0
+    res = np.empty(len(p))
+    res[order] = share*(total/np.bincount(k, share, len(total)).clip(1e-300))[k]
+    return res
+
+def sample_one(
+    logits: np.ndarray,  # Float64, shape (V,)
+    legal: np.ndarray,   # What the grammar allows, boolean, shape (V,)
+    ok: np.ndarray,      # Of that, what was asked for
+    weights: np.ndarray, # Of the pitches, 1 elsewhere, shape (V,)
+    u: float,            # A random number from 0 to 1
+    dials: np.ndarray,   # From `make_dials`, shape (3, 12)
+    groups: np.ndarray,  # As for `redistribute`
+    kinds: np.ndarray    # Of each token, index into `KINDS`, shape (V,)
+) -> int: # The token that `sample` chooses
+    "`sample` for one piece, without tensors"
+    at = np.flatnonzero(legal | ok) # the end of an answer is asked for, and no token of a bar
+    x,ok,weights,kinds,groups = np.where(legal, logits/dials[0, 0], -np.inf)[at],ok[at],weights[at],kinds[at],groups[:, at]
+    p = _redistribute_one(_temper_one(x, kinds, dials), ok, weights, groups)
+    p = _truncate_one(p, kinds[ok], dials)
+    by = np.argsort(-p, kind='stable')
+    q,rank = p[by],np.arange(len(by))
+    q[~((q.cumsum()-q < dials[1, 0]) & ((rank<dials[2, 0]) | (dials[2, 0]==0)))] = 0
+    c = q.cumsum()
+    return int(at[ok][by[min(np.searchsorted(c, u*c[-1], 'right'), len(c)-1)]])

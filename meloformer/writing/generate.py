@@ -113,6 +113,12 @@ def choice(self:BatchGenerator, b):
     return legal,ok,weights,self.rngs[b].random()
 
 @patch
+def choose(self:BatchGenerator, b, logits):
+    "The next token of a piece"
+    g = self.constraints[b]
+    return sample_one(logits, *self.choice(b), self.requests[b].dials, np.stack([g.programs, g.next_bar, g.pitches]), self.hid.kind)
+
+@patch
 def tensors(self:BatchGenerator, choices):
     "Choices of all pieces as `sample` takes them"
     return [torch.from_numpy(np.stack(o)).to(self.device, non_blocking=True) for o in zip(*choices)]+[self.dials, self.groups, self.kinds]
@@ -148,8 +154,7 @@ def read_prompt(self:BatchGenerator, b):
     with self.threads():
         then = a.bar_requests[0].number if a.bar_requests else None
         logits = self.model.prefill(self.cache, tokens, ids, then, b, last_bar(a), self.told([b]))
-    *choice,dials,groups,kinds = self.tensors([self.choice(b)])
-    self.chosen[b] = int(sample(logits[None], *choice, dials[[b]], groups, kinds))
+    self.chosen[b] = self.choose(b, logits.double().cpu().numpy())
 
 # %% ../../nbs/writing/03_generate.ipynb #a9288639
 @patch
@@ -172,6 +177,18 @@ def leave_out(self:BatchGenerator):
     self.cache.only(left)
 
 @patch
+def read(self:BatchGenerator, now, tokens, rows):
+    "Read a position of each piece, and choose the tokens after it, one by one"
+    logits = self.model.read(self.cache, max(self.cache.used), tokens, rows, self.told(self.rows)).double().cpu().numpy()
+    return [t is not None and self.choose(b, x) for b,(t,_),x in zip(self.rows, now, logits)]
+
+@patch
+def read_compiled(self:BatchGenerator, now, tokens, rows):
+    "The same in one compiled step"
+    choice = self.tensors([self.free if t is None else self.choice(b) for b,(t,_) in zip(self.rows, now)])
+    return compiled_step()(self.model, self.cache, self.cache.width, tokens, rows, self.told(self.rows), *choice).tolist()
+
+@patch
 def round(self:BatchGenerator):
     "Read the next position of each piece"
     if not self.compiled and 4*len(self.live)<=3*len(self.rows): self.leave_out()
@@ -179,10 +196,8 @@ def round(self:BatchGenerator):
     rows = torch.tensor([r for _,r in now], dtype=torch.int32, device=self.device)
     tokens = torch.tensor([t or 0 for t,_ in now], device=self.device)
     self.cache.make_room()
-    choice = self.tensors([self.free if t is None else self.choice(b) for b,(t,_) in zip(self.rows, now)])
-    f,width = (compiled_step(), self.cache.width) if self.compiled else (decode_step, max(self.cache.used))
     with self.threads(), torch.inference_mode(not self.compiled):
-        chosen = f(self.model, self.cache, width, tokens, rows, self.told(self.rows), *choice).tolist()
+        chosen = (self.read_compiled if self.compiled else self.read)(now, tokens, rows)
     for row,(b,(t,_)) in enumerate(zip(self.rows, now)):
         if b not in self.live: self.cache.rest(row)
         elif t is None: self.cache.close_bar(row, self.ids[b].bar, last_bar(self.requests[b]))
