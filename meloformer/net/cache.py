@@ -203,6 +203,7 @@ def rest(self:Cache, b):
     self.used[b] = 0
     self.at[b] = 0
 
+# %% ../../nbs/net/05_cache.ipynb #ee1d2f19
 @patch
 def only(self:Cache,
     pieces: list # Their numbers, which begin at 0 again

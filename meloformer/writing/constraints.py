@@ -611,6 +611,7 @@ def _truncate_one(p, kinds, dials):
     res[order] = share*(total/np.bincount(k, share, len(total)).clip(1e-300))[k]
     return res
 
+# %% ../../nbs/writing/02_constraints.ipynb #7d25f1af
 def sample_one(
     logits: np.ndarray,  # Float64, shape (V,)
     legal: np.ndarray,   # What the grammar allows, boolean, shape (V,)

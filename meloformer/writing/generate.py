@@ -176,6 +176,7 @@ def leave_out(self:BatchGenerator):
     self.rows,self.dials = [self.rows[row] for row in left],self.dials[left]
     self.cache.only(left)
 
+# %% ../../nbs/writing/03_generate.ipynb #2978f676
 @patch
 def read(self:BatchGenerator, now, tokens, rows):
     "Read a position of each piece, and choose the tokens after it, one by one"
