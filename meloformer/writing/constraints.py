@@ -347,7 +347,8 @@ def _only_asked(self:Constraints, ok, ends):
 def _few(self:Constraints, ok):
     "Leave those who have played, and new programs while there is room"
     w,b,have = self.walk,self.hid.base,[p for p,_ in self.played]
-    may = np.isin(np.arange(DRUMS+1), have) | (len(have)<self.request.max_tracks)
+    may = np.full(DRUMS+1, len(have)<self.request.max_tracks)
+    may[list(have)] = True
     if w.program is not None: may[w.program] = False
     ok[b['Program']:b['Program']+DRUMS+1] &= may
     ok[b['Instance']:b['Instance']+MAX_INSTANCES-1] = False

@@ -68,7 +68,11 @@ def _played_by(programs, now): return now.program in programs
 def _listed(programs): return ', '.join(instrument_name(p%DRUMS, p==DRUMS) for p in programs)
 def _classes(c): return np.resize(c, 128) # twelve pitch classes as 128 pitches
 def _among(pitches, now): return pitches | (now.program==DRUMS)
-def _not_before(now): return _among(~np.isin(np.arange(128), now.before), now)
+def _not_before(now):
+    others = np.ones(128, bool)
+    others[list(now.before)] = False
+    return _among(others, now)
+
 def _of_chord(now): return _among(_classes(CHORD_TONES[now.chord]) | (now.chord==0), now)
 
 # %% ../../nbs/writing/01_rules.ipynb #40cfbb3a
