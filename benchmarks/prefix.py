@@ -1,9 +1,9 @@
 """Texts as a prefix: the plainest way to let a model hear words, which the bridge is set beside
 
-    python benchmarks/prefix.py CORPUS FILE [--run RUN] [--steps 700]
+    python benchmarks/prefix.py CORPUS FILE [--run RUN] [--steps 550]
 
-A caption is eight states in front of the music, anew in each layer, made linearly from the hashed words of the caption (Li & Liang, "Prefix-Tuning", 2021); the model itself is frozen. They lie in the slots of eight
-summaries, of bars before the first, which by the rules of the mask every token and every summary of the piece reads. They learn from eight-bar stretches of the training split and the captions that `meloformer train_bridge` draws,
+A caption is eight states in front of the music, anew in each layer, made linearly from the words of the caption as the bridge hears them (Li & Liang, "Prefix-Tuning", 2021); the model itself is frozen. They lie in the slots of eight
+summaries, of bars before the first, which by the rules of the mask every token and every summary of the piece reads. They learn from the first tokens of eight-bar stretches of the training split and the captions that `meloformer train_bridge` draws,
 one in ten of which is left unsaid. Measured on the validation split: bits a note with a stretch's own caption, with another's, with none, and without a prefix. `benchmarks/adherence.py --prefix FILE` writes with it."""
 import hashlib, time
 from dataclasses import replace
@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from fastcore.script import call_parse
 from torch import nn
+from torch.nn import functional as F
 from tqdm.auto import tqdm
 from report import report
 from meloformer import MeloFormer
-from meloformer.bridge.encoders import WordsEncoder
 from meloformer.data.corpus import Corpus
 from meloformer.judging.compare import interval, resample
 from meloformer.net.checkpoint import find_checkpoint
@@ -27,9 +27,9 @@ from meloformer.training.bridge import described, stretch_of
 from meloformer.training.optim import lr_at
 from meloformer.writing.constraints import piece_ids
 
-BARS,K,RANK = 8,8,64 # bars of a stretch; states of a prefix; numbers that a text becomes on the way
+BARS,K,RANK = 8,8,128 # bars of a stretch; states of a prefix; numbers that a text becomes on the way
 SILENT = .1 # share of the captions that are not said in training
-SIZE = 8 # stretches of a step
+SIZE,TOKENS = 8,512 # stretches of a step; tokens that are read of each, so that there is time for more of them
 
 def behind(ids):
     "Ids of one piece behind those of a prefix"
@@ -44,16 +44,19 @@ class Prefixed(MeloFormer):
     def __init__(self, model):
         super().__init__(model.cfg)
         self.load_state_dict(model.state_dict())
-        self.hid,self.encoder = model.hid,WordsEncoder()
         self.requires_grad_(False).eval()
-        shape = len(self.blocks),K,model.cfg.width
-        self.states = nn.Sequential(nn.Linear(self.encoder.width, RANK, bias=False), nn.Linear(RANK, int(np.prod(shape))), nn.Unflatten(1, shape))
-        with torch.no_grad(): self.states[1].bias.view(shape).copy_(self.summary+.02*torch.randn(shape))
+        self.hid,self.hear_words,shape = model.hid,model.bridge.hear,(len(self.blocks), K, model.cfg.width)
+        into,out = nn.Linear(model.bridge.cfg.words, RANK, bias=False),nn.Linear(RANK, int(np.prod(shape)))
+        nn.init.normal_(into.weight)
+        nn.init.zeros_(out.weight) # what a text changes is learned from nothing
+        nn.init.normal_(out.bias, std=.02)
+        with torch.no_grad(): out.bias.view(shape).add_(self.summary)
+        self.states = nn.Sequential(into, out, nn.Unflatten(1, shape))
         for l,b in enumerate(self.blocks): b.register_forward_pre_hook(partial(self.lay, l))
 
     def hear(self, texts):
         "Take up a text for each piece"
-        self.texts = self.states(torch.from_numpy(self.encoder(texts)))
+        self.texts = self.states(F.normalize(self.hear_words(texts)))
 
     def lay(self, layer, block, given):
         "The states in front of what a layer is given"
@@ -94,8 +97,8 @@ def main(
     corpus: str,       # Folder made by meloformer prepare
     file: str,         # Where the prefix is written
     run: str = None,   # A model (default: the one that comes along)
-    steps: int = 700, # Of 8 stretches
-    lr: float = .002,  # Peak learning rate of AdamW
+    steps: int = 550, # Of 8 stretches
+    lr: float = .003,  # Peak learning rate of AdamW
     val: int = 128     # Stretches of the validation split
 ):
     "Train, keep and measure"
@@ -103,6 +106,7 @@ def main(
     torch.manual_seed(0)
     ckpt,train,start = find_checkpoint(run),Corpus(corpus),time.perf_counter()
     plain = MeloFormer.from_pretrained(ckpt)
+    if not plain.bridge: raise ValueError(f'{ckpt}: has no bridge, whose ear for words the prefix takes; train one: meloformer train_bridge')
     model = Prefixed(plain)
     opt = torch.optim.AdamW(model.states.parameters(), lr, betas=(.9, .99), weight_decay=.01)
     for step in (bar := tqdm(range(steps), disable=None)):
@@ -111,14 +115,14 @@ def main(
         for i in range(SIZE):
             tokens,text = drawn(train, 0, step, i)
             model.hear(['' if rng.random()<SILENT else text])
-            loss = model.nats(tokens)/SIZE
+            loss = model.nats(tokens[:TOKENS])/SIZE
             loss.backward()
             lost += loss.item()
         torch.nn.utils.clip_grad_norm_(model.states.parameters(), 1.)
         opt.step()
         opt.zero_grad(set_to_none=True)
         bar.set_postfix_str(f'{lost:.3f} nats')
-        if step%100==99: print(f'step {step+1}/{steps}  loss {lost:.3f} nats a token  {time.perf_counter()-start:.0f} s', flush=True)
+        if step%50==49: print(f'step {step+1}/{steps}  loss {lost:.3f} nats a token  {time.perf_counter()-start:.0f} s', flush=True)
     torch.save(model.states.state_dict(), file)
     minutes,rows = (time.perf_counter()-start)/60,heard(model, plain, Corpus(corpus, 'val'), val)
     draws = resample(len(rows), 1000, np.random.default_rng(0))
