@@ -169,7 +169,7 @@ def main(
     nets,of = dict.fromkeys(WAYS, model),dict.fromkeys(WAYS, weights)
     if prefix:
         nets['prefix'],of['prefix'] = Prefixed(model),digest(weights.encode()+Path(prefix).read_bytes())
-        nets['prefix'].states.load_state_dict(torch.load(prefix))
+        nets['prefix'].states.load_state_dict(torch.load(prefix)['states'])
     captions = digest('\n'.join(text for _,(text,_,_) in each).encode())
     rows = [r for r in earlier('adherence') if r['weights']==of[r['way']] and r.get('captions')==captions]
     said = lambda: dict(command=f'python benchmarks/adherence.py CORPUS --pieces {pieces} --seeds {seeds}'+' --prefix FILE'*bool(prefix), weights=weights, data=Path(corpus).name, bars=BARS,

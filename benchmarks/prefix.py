@@ -1,12 +1,11 @@
 """Texts as a prefix: the plainest way to let a model hear words, which the bridge is set beside
 
-    python benchmarks/prefix.py CORPUS FILE [--run RUN] [--steps 450]
+    python benchmarks/prefix.py CORPUS FILE [--run RUN] [--steps 1000]
 
 A caption is eight states in front of the music, anew in each layer, made linearly from the words of the caption as the bridge hears them, at unit length (Li & Liang, "Prefix-Tuning", 2021); the model itself is frozen. They lie in the slots of eight
 summaries, of bars before the first, which by the rules of the mask every token and every summary of the piece reads. They learn from the first tokens of eight-bar stretches of the training split and the captions that `meloformer train_bridge` draws,
-one in ten of which is left unsaid. Measured on the validation split: bits a note with a stretch's own caption, with another's, with none, and without a prefix. `benchmarks/adherence.py --prefix FILE` writes with it."""
+one in ten of which is left unsaid. Measured on the validation split: bits a note with a stretch's own caption, with another's, with none, and without a prefix. `benchmarks/adherence.py --prefix FILE` writes with it. Stopped, the same command goes on from the last 25 steps."""
 import hashlib, time
-from functools import partial
 from pathlib import Path
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from meloformer.training.bridge import described, stretch_of
 from meloformer.training.optim import lr_at
 from meloformer.writing.constraints import piece_ids
 
-BARS,K,RANK = 8,8,128 # bars of a stretch; states of a prefix; numbers that a text becomes on the way
+BARS,K,RANK,LR = 8,8,128,.003 # bars of a stretch; states of a prefix; numbers that a text becomes on the way; peak learning rate of AdamW
 SIZE,TOKENS,SILENT = 8,384,.1 # stretches of a step; tokens that are read of each, so that there is time for more; share of captions left unsaid
 
 def behind(ids):
@@ -48,12 +47,12 @@ class Prefixed(MeloFormer):
         for w,std in ((into.weight, 1), (out.bias, .02), (out.weight, 0)): torch.nn.init.normal_(w, std=std) # texts begin to matter from nothing
         with torch.no_grad(): out.bias.view(shape).add_(self.summary)
         self.states = torch.nn.Sequential(into, out, torch.nn.Unflatten(1, shape))
-        for l,b in enumerate(self.blocks): b.register_forward_pre_hook(partial(self.lay, l))
+        for l,b in enumerate(self.blocks): b.register_forward_pre_hook(lambda _, given, l=l: self.lay(l, given))
 
     def hear(self, texts): # one for each piece
         self.texts = self.states(torch.nn.functional.normalize(self.hear_words(texts)))
 
-    def lay(self, layer, block, given):
+    def lay(self, layer, given):
         "The states in front of what a layer is given"
         return torch.cat([self.text[:, layer], given[0][:, K:]], 1),*given[1:]
 
@@ -89,32 +88,36 @@ def main(
     corpus: str,       # Folder made by meloformer prepare
     file: str,         # Where the prefix is written
     run: str = None,   # A model (default: the one that comes along)
-    steps: int = 450, # Of 8 stretches
-    lr: float = .003,  # Peak learning rate of AdamW
+    steps: int = 1000, # Of 8 stretches
     val: int = 128     # Stretches of the validation split
 ):
     "Train, keep and measure"
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    ckpt,train,start = find_checkpoint(run),Corpus(corpus),time.process_time()
+    ckpt,train,state = find_checkpoint(run),Corpus(corpus),dict(step=0, seconds=0)
     plain = MeloFormer.from_pretrained(ckpt)
     if not plain.bridge: raise ValueError(f'{ckpt}: has no bridge, whose ear for words the prefix takes; train one: meloformer train_bridge')
     model = Prefixed(plain)
-    opt = torch.optim.AdamW(model.states.parameters(), lr, betas=(.9, .99), weight_decay=.01)
-    for step in tqdm(range(steps), disable=None):
+    opt = torch.optim.AdamW(model.states.parameters(), LR, betas=(.9, .99), weight_decay=.01)
+    if Path(file).exists():
+        state = torch.load(file)
+        model.states.load_state_dict(state['states'])
+        opt.load_state_dict(state['optimizer'])
+    start = time.process_time()-state['seconds']
+    for step in tqdm(range(state['step'], steps), disable=None):
         rng = np.random.default_rng((1, step))
-        for o in opt.param_groups: o['lr'] = lr_at(step, steps, lr, warmup=steps//50+1, decay=.5)
-        for i in range(SIZE):
-            tokens,text = drawn(train, 0, step, i)
+        for o in opt.param_groups: o['lr'] = lr_at(step, steps, LR, warmup=steps//50+1, decay=.5)
+        for tokens,text in (drawn(train, 0, step, i) for i in range(SIZE)):
             (model.nats(tokens[:TOKENS], '' if rng.random()<SILENT else text)/SIZE).backward()
         torch.nn.utils.clip_grad_norm_(model.states.parameters(), 1.)
         opt.step()
         opt.zero_grad(set_to_none=True)
-    torch.save(model.states.state_dict(), file)
-    minutes,rows = (time.process_time()-start)/60,heard(model, plain, Corpus(corpus, 'val'), val)
+        state = dict(states=model.states.state_dict(), optimizer=opt.state_dict(), step=step+1, seconds=time.process_time()-start)
+        if step%25==24 or step+1==steps: torch.save(state, file)
+    rows = heard(model, plain, Corpus(corpus, 'val'), val)
     draws = resample(len(rows), 1000, np.random.default_rng(0))
     ratio = lambda a,b: [round(float(a.sum()/b.sum()), 3), *interval((draws@a)/(draws@b)).round(3).tolist()]
     told = lambda b: {k: ratio(o, rows[:, b]) for k,o in zip(('own','another','none','no_prefix'), rows.T)}
-    report('prefix', command=f'python benchmarks/prefix.py CORPUS FILE --steps {steps} --lr {lr}', weights=hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12],
-        data=Path(corpus).name, steps=steps, minutes_of_a_processor=round(minutes, 1), parameters=sum(p.numel() for p in model.states.parameters()), stretches=len(rows),
-        bits_a_note=told(-1), share_of_none=told(2))
+    report('prefix', command=f'python benchmarks/prefix.py CORPUS FILE --steps {steps}', weights=hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12],
+        data=Path(corpus).name, steps=state['step'], minutes_of_a_processor=round(state['seconds']/60, 1), parameters=sum(p.numel() for p in model.states.parameters()), stretches=len(rows),
+        bits_a_note=told(-1), share_of_another=told(1), share_of_none=told(2))
