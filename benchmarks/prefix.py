@@ -56,8 +56,7 @@ class Prefixed(MeloFormer):
         "The states in front of what a layer is given"
         return torch.cat([self.text[:, layer], given[0][:, K:]], 1),*given[1:]
 
-    def prefill(self, cache, tokens, ids, then=None, b=0, *rest):
-        "Piece `b` is begun behind its own text"
+    def prefill(self, cache, tokens, ids, then=None, b=0, *rest): # piece `b` is begun behind its own text
         self.text = self.texts[b:b+1]
         return super().prefill(cache, tokens, behind(ids), then, b, *rest)
 
@@ -101,8 +100,7 @@ def main(
     opt = torch.optim.AdamW(model.states.parameters(), LR, betas=(.9, .99), weight_decay=.01)
     if Path(file).exists():
         state = torch.load(file)
-        model.states.load_state_dict(state['states'])
-        opt.load_state_dict(state['optimizer'])
+        for o,k in ((model.states, 'states'), (opt, 'optimizer')): o.load_state_dict(state[k])
     start = time.process_time()-state['seconds']
     for step in tqdm(range(state['step'], steps), disable=None):
         rng = np.random.default_rng((1, step))
@@ -116,8 +114,8 @@ def main(
         if step%25==24 or step+1==steps: torch.save(state, file)
     rows = heard(model, plain, Corpus(corpus, 'val'), val)
     draws = resample(len(rows), 1000, np.random.default_rng(0))
-    ratio = lambda a,b: [round(float(a.sum()/b.sum()), 3), *interval((draws@a)/(draws@b)).round(3).tolist()]
-    told = lambda b: {k: ratio(o, rows[:, b]) for k,o in zip(('own','another','none','no_prefix'), rows.T)}
+    ratio = lambda a,b: [round(float(a.sum()/b.sum()), 4), *interval((draws@a)/(draws@b)).round(4).tolist()]
+    to = lambda b: {k: ratio(o, rows[:, b]) for k,o in zip(('own','another','none','no_prefix'), rows.T)}
     report('prefix', command=f'python benchmarks/prefix.py CORPUS FILE --steps {steps}', weights=hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12],
         data=Path(corpus).name, steps=state['step'], minutes_of_a_processor=round(state['seconds']/60, 1), parameters=sum(p.numel() for p in model.states.parameters()), stretches=len(rows),
-        bits_a_note=told(-1), share_of_another=told(1), share_of_none=told(2))
+        bits_a_note=to(-1), share_of_another=to(1), share_of_none=to(2))
