@@ -114,8 +114,7 @@ def main(
         if step%25==24 or step+1==steps: torch.save(state, file)
     rows = heard(model, plain, Corpus(corpus, 'val'), val)
     draws = resample(len(rows), 1000, np.random.default_rng(0))
-    ratio = lambda a,b: [round(float(a.sum()/b.sum()), 4), *interval((draws@a)/(draws@b)).round(4).tolist()]
-    to = lambda b: {k: ratio(o, rows[:, b]) for k,o in zip(('own','another','none','no_prefix'), rows.T)}
+    def to(b): return {k: [round(float(a.sum()/b.sum()), 4), *interval((draws@a)/(draws@b)).round(4).tolist()] for k,a in zip(('own','another','none','no_prefix'), rows.T)}
     report('prefix', command=f'python benchmarks/prefix.py CORPUS FILE --steps {steps}', weights=hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12],
         data=Path(corpus).name, steps=state['step'], minutes_of_a_processor=round(state['seconds']/60, 1), parameters=sum(p.numel() for p in model.states.parameters()), stretches=len(rows),
-        bits_a_note=to(-1), share_of_another=to(1), share_of_none=to(2))
+        bits_a_note=to(rows[:, 4]), share_of_another=to(rows[:, 1]), share_of_none=to(rows[:, 2]))
