@@ -1,10 +1,12 @@
 """Does what is written follow the words?
 
-    python benchmarks/adherence.py CORPUS [--run RUN] [--pieces 200] [--seeds 1] [--minutes 60]
+    python benchmarks/adherence.py CORPUS [--run RUN] [--pieces 200] [--seeds 1] [--prefix FILE] [--minutes 60]
 
 Eight bars of validation pieces are described by wordings that no bridge was trained with, and written anew by what is told: `own` caption over the bridge alone, with nothing held to the letter; `shuffled`, the caption of another piece;
-`true`, the outline of the piece itself; `none`; `parser`, what the words settle, and no bridge; `both`, what `meloformer text` asks for, drawn once. Told facts are measured in what is written, as captions measure them: tempo within its word's range
-(TB) or one beside it (TBT), key (CK), or its relative (CKD), meter (CTS), instruments (CI, F1 of programs), words for density and register. Key is the best of Krumhansl's correlations. `sections` are pieces of two halves with captions of two songs: how much nearer
+`true`, the outline of the piece itself; `none`; `parser`, what the words settle, and no bridge; `both`, what `meloformer text` asks for, drawn once;
+`attributes`, the key, density and players that are told as tokens of `meloformer.tokens.attributes`, which the weights were trained with; `prefix`, the caption as states in front of the music, of `benchmarks/prefix.py`, where its FILE is given. Told facts are measured in what is written, as captions measure them: tempo within its word's range
+(TB) or one beside it (TBT), key (CK), or its relative (CKD), meter (CTS), instruments (CI, F1 of programs), words for density and register, chords (share of the sound that is in them, which go round bar by bar), harmony
+(counts of pitch classes and basses in common with the piece, bar by bar, where key or chords are told). `copied` is the share of the bars of music that stand in the training split, in any key. Key is the best of Krumhansl's correlations. `sections` are pieces of two halves with captions of two songs: how much nearer
 each half is to what its own caption tells than to the same of the other song. 95 % intervals over pieces. Rows are kept as they come; the same command goes on."""
 import hashlib, re, time
 from pathlib import Path
@@ -12,23 +14,26 @@ import numpy as np
 import torch
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
+from prefix import Prefixed
 from report import earlier, keep, report
 from meloformer.training.bridge import stretch_of
-from meloformer.data.captions import DENSITY, HELD_OUT, KEEP, facts_of, level, said
+from meloformer.data.captions import HELD_OUT, KEEP, facts_of, said
 from meloformer.data.corpus import Corpus
 from meloformer.judging.compare import interval, resample
-from meloformer.music.chords import KEY_NAMES
+from meloformer.judging.evaluate import BAR_KINDS, bar_contents
+from meloformer.music.chords import KEY_NAMES, parse_chord
 from meloformer.net.checkpoint import find_checkpoint
 from meloformer import MeloFormer
 from meloformer.tokens.hid import HID
-from meloformer.tokens.outline import outline_of
-from meloformer.writing.figures import Piece, key_fit
+from meloformer.tokens.outline import likeness, outline_of
+from meloformer.writing.figures import Piece, in_chord, key_fit
 from meloformer.writing.generate import compose_many
 from meloformer.writing.request import GenerationRequest, with_outline
 
 BARS,BATCH = 8,25 # bars of a piece; pieces that are written side by side
 TEMPI = 60, 76, 96, 112, 132, 160 # where one word for the tempo ends and the next begins
-WAYS = 'own','shuffled','true','none','parser','both','sections'
+WAYS = 'own','shuffled','true','none','parser','both','attributes','prefix','sections'
+NOTES = {'very sparse': 6, 'sparse': 12, 'flowing': 24, 'busy': 48, 'very dense': 96} # a bar, as a token tells it
 
 def measured(hid, tokens, first=0, stop=None):
     "Facts of some bars, and the key that fits best even where captions would tell none"
@@ -68,6 +73,26 @@ def scores(told, want, got):
         if k in told and k in want: res[k] = got.get(k)==want[k]
     return {k: round(float(v), 4) for k,v in res.items()}
 
+def music_bars(grid):
+    "A number for each bar of music, the same in all keys"
+    number,kind = bar_contents(grid)
+    return number[kind==BAR_KINDS.index('music')]
+
+def compared(hid, told, facts, piece, tokens, known):
+    "What is written beside the chords that were told, the harmony of the piece, and the bars of the training split"
+    grid,res = hid.decode_grid(tokens)[0],{}
+    if len(bars := music_bars(grid)): res['copied'] = np.isin(bars, known).mean()
+    if {'key','chords'} & set(told): res['harmony'] = likeness(outline_of(hid, piece), outline_of(hid, tokens))['harmony']
+    if 'chords' in told:
+        labels = np.resize([parse_chord(o) for o in facts['chords']], len(grid.bars))
+        res['chords'] = np.nan_to_num(in_chord(Piece(grid, (Piece(grid).starts[:-1], labels)))) # silence keeps to none
+    return {k: round(float(v), 4) for k,v in res.items()}
+
+def as_attributes(told, facts):
+    "What attributes can say of what a caption tells"
+    ways = dict(key=('key', facts.get('key')), density=('density', NOTES.get(facts.get('density'))), instruments=('players', len(facts.get('instruments', ()))))
+    return ', '.join(f'{k} {v}' for o,(k,v) in ways.items() if o in told)
+
 def songs(corpus, n):
     "Excerpts with their captions"
     res,i = [],0
@@ -79,13 +104,14 @@ def songs(corpus, n):
 
 def asked(model, way, each, i, seed):
     "The request of piece `i`"
-    tokens,(text,_,_) = each[i]
+    tokens,(text,told,facts) = each[i]
     other,kw = each[(i+len(each)//2)%len(each)],dict(bars=BARS, seed=seed*100_000+i)
     if way=='own': r = GenerationRequest(text=text, no_settle=True, **kw)
     elif way=='shuffled': r = GenerationRequest(text=other[1][0], no_settle=True, **kw)
     elif way=='true': r = GenerationRequest(like=outline_of(model.hid, tokens), **kw)
     elif way=='sections': r = GenerationRequest(text=f'[1-4] {text} [5-8] {other[1][0]}', no_settle=True, **kw)
-    elif way=='none': r = GenerationRequest(**kw)
+    elif way=='attributes': r = GenerationRequest(attributes=as_attributes(told, facts), **kw)
+    elif way in ('none','prefix'): r = GenerationRequest(**kw)
     else: r = GenerationRequest(text=re.sub(r'\b8 bars\b', '', text), **kw)
     return (r if way=='parser' else with_outline(model, r)).parse(model.hid)
 
@@ -121,6 +147,8 @@ def above(rows):
             res.setdefault(other, {})[k] = [round(float(d.mean()), 3), *interval(resample(len(d), 2000, np.random.default_rng(0))@d/len(d)).round(3).tolist()]
     return res
 
+def digest(data): return hashlib.sha256(data).hexdigest()[:12]
+
 @call_parse
 def main(
     corpus: str,       # Folder made by meloformer prepare
@@ -128,26 +156,35 @@ def main(
     pieces: int = 200, # Of the validation split
     seeds: int = 1,
     ways: str = ' '.join(WAYS), # Which of them
+    prefix: str = None, # File of benchmarks/prefix.py; without, that way is left out
     minutes: float = 1e9 # No new pieces are begun after so many
 ):
     "Write, and measure"
     torch.set_num_threads(1)
     end,ckpt = time.time()+60*minutes,find_checkpoint(run)
     model,val = MeloFormer.from_pretrained(ckpt),Corpus(corpus, 'val')
-    each = songs(val, pieces)
-    weights = hashlib.sha256((ckpt/'model.safetensors').read_bytes()+(ckpt/'bridge.safetensors').read_bytes()).hexdigest()[:12]
-    rows = [r for r in earlier('adherence') if r['weights']==weights and r['pieces']==pieces]
-    said = lambda: dict(command=f'python benchmarks/adherence.py CORPUS --pieces {pieces} --seeds {seeds}', weights=weights, data=Path(corpus).name, bars=BARS,
+    each,train = songs(val, pieces),Corpus(corpus)
+    known = np.unique(np.concatenate([music_bars(train.hid.decode_grid(t)[0]) for t in train]))
+    weights = digest((ckpt/'model.safetensors').read_bytes()+(ckpt/'bridge.safetensors').read_bytes())
+    nets,of = dict.fromkeys(WAYS, model),dict.fromkeys(WAYS, weights)
+    if prefix:
+        nets['prefix'],of['prefix'] = Prefixed(model),digest(weights.encode()+Path(prefix).read_bytes())
+        nets['prefix'].states.load_state_dict(torch.load(prefix)['states'])
+    captions = digest('\n'.join(text for _,(text,_,_) in each).encode())
+    rows = [r for r in earlier('adherence') if r['weights']==of[r['way']] and r.get('captions')==captions]
+    said = lambda: dict(command=f'python benchmarks/adherence.py CORPUS --pieces {pieces} --seeds {seeds}'+' --prefix FILE'*bool(prefix), weights=weights, data=Path(corpus).name, bars=BARS,
                         summary=summary(rows), above=above(rows), rows=rows)
-    todo = [(s, a, w) for s in range(seeds) for a in range(0, pieces, BATCH) for w in ways.split()]
+    todo = [(s, a, w) for s in range(seeds) for a in range(0, pieces, BATCH) for w in ways.split() if w!='prefix' or prefix]
     for seed,first,way in tqdm(todo, disable=None):
         if time.time()>end or any((r['seed'], r['way'], r['piece'])==(seed, way, first) for r in rows): continue
         which = range(first, min(first+BATCH, pieces))
-        written = compose_many(model, model.hid, [asked(model, way, each, i, seed) for i in which], [seed*100_000+i for i in which])
+        if way=='prefix': nets[way].hear([each[i][1][0] for i in which])
+        written = compose_many(nets[way], model.hid, [asked(model, way, each, i, seed) for i in which], [seed*100_000+i for i in which])
         for i,tokens in zip(which, written):
-            _,told,want = each[i][1]
-            got = halves(model.hid, each, i, tokens) if way=='sections' else scores(told, want, measured(model.hid, tokens))
-            rows.append(dict(way=way, seed=seed, piece=i, weights=weights, pieces=pieces, scores=got))
+            piece,(_,told,want) = each[i]
+            if way=='sections': got = halves(model.hid, each, i, tokens)
+            else: got = scores(told, want, measured(model.hid, tokens)) | compared(model.hid, told, want, piece, tokens, known)
+            rows.append(dict(way=way, seed=seed, piece=i, weights=of[way], captions=captions, scores=got))
         keep('adherence', **said())
     for way,own in summary(rows).items(): print(f'{way:9}', '  '.join(f'{k} {m:.2f} [{a:.2f}, {b:.2f}] ({n})' for k,(m,a,b,n) in own.items()))
     for other,own in above(rows).items(): print(f'own over {other}:', '  '.join(f'{k} {m:+.2f} [{a:+.2f}, {b:+.2f}]' for k,(m,a,b) in own.items()))

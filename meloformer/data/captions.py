@@ -156,7 +156,7 @@ A piece[ in {meter}][ with {who}][, mostly in the {register} register][, {dynami
 The form is {form}[, the key of {key}][, the meter {meter}][, for {who}].
 Form: {form}[, for {who}][, {tempo} bpm][, {key}].
 A song in {form} form[ for {who}][ in {key}][ at {tempo} bpm].
-[{dynamics}, ][{register} register, ][{density}: music for {who}][ in {key}].
+[{dynamics}, ][{register} register, ][{density}][: music for {who}][ in {key}].
 [In {meter}][, in {key}][, at {tempo} bpm]: [{who}][, {bars} bars].
 [Instruments: {who}. ][Key: {key}][. Tempo: {tempo} bpm][. Time signature: {meter}].
 Tempo: {tempo} bpm[. Meter: {meter}][. Key: {key}][. Played by {who}].
@@ -173,7 +173,7 @@ A composition[ for {who}][ that is in {key}][, in {meter}][, at {tempo} bpm].
 HELD_OUT = '''Let us hear[ {who}][ in {key}][, at a tempo of {tempo} bpm][, in {meter} time].
 [{meter} time][ at {tempo} bpm][: {who}][ in {key}][, {bars} bars long].
 My idea: a[ {mood}] piece[ with {who}][, {key}][, {meter}][, {tempo} bpm].
-Imagine[ {who}][ playing[ {density} lines]][ in {key}][ at {tempo} bpm][ in {meter}].
+Imagine[ {who}][ playing {density} lines][ in {key}][ at {tempo} bpm][ in {meter}].
 [{bars} bars][, {key}][, for {who}][, {density}][, around {tempo} bpm].
 A[ {dynamics}] number[ in {key}][ for {who}][, metronome {tempo}][, {meter} time].
 The chords are {chords}[, and it is for {who}][ at {tempo} bpm][ in {meter}].
@@ -185,18 +185,17 @@ Generate[ {mood}] music[ in {key}][ featuring {who}][ at {tempo} beats per minut
 def said(
     wording: str,
     facts: dict # Of `facts_of`
-) -> str: # None where the wording needs a fact that is not there
+) -> str: # None where the wording needs a fact that is not there, or would tell none
     "A wording with its facts"
-    words = dict(facts)
+    words = {k: v for k,v in facts.items() if v}
     if 'instruments' in words: words['who'] = listed(words['instruments'])
     if 'chords' in words: words['chords'] = ' '.join(words['chords'])
-    inner = r'\[([^\[\]]*)\]'
-    def clause(m): return '' if any(k not in words for k in re.findall(r'{(\w+)}', m[1])) else m[1]
-    while re.search(inner, wording): wording = re.sub(inner, clause, wording)
-    if any(k not in words for k in re.findall(r'{(\w+)}', wording)): return None
-    text = re.sub(r'\s+([,.;:?])', r'\1', ' '.join(wording.format(**words).split()))
-    text = re.sub(r'^[,;:.\s]+|(?<=[,;:])[,;:.]+', '', text).replace(',.', '.').strip(' ,;')
-    return text[:1].upper()+text[1:] if re.search(r'\w', text) else None
+    def named(s): return re.findall(r'{(\w+)}', s)
+    told = re.sub(r'\[(.*?)\]', lambda m: m[1] if words.keys()>=set(named(m[1])) else '', wording)
+    if not named(told) or not words.keys()>=set(named(told)): return None
+    text = re.sub(r'(\s*[?.:;,])+', lambda m: min(m[0].replace(' ', ''), key='?.:;,'.index), told.format(**words))
+    text = ' '.join(text.split()).lstrip('?.:;, ')
+    return text[:1].upper()+text[1:]
 
 # %% ../../nbs/data/05_captions.ipynb #33ff62ad
 KEEP = .75 # each fact is told with this probability
