@@ -779,11 +779,12 @@ def _like(hid, piece, facts, bars, meter, tempo):
     own = f"{first['numerator']}/{first['denominator']}",round(float(score.tempos[0]['bpm']))
     return outline.only(facts),bars or len(outline),meter or own[0],tempo or own[1]
 
-def _heard_as(piece):
-    "What there is to say about how a recording was read"
-    if not isinstance(piece, Transcription): return []
+def _remarks(piece, chords, key):
+    "What there is to say about how a recording and typed chords were read"
+    own = reductions(chords, key) if chords else []
+    if not isinstance(piece, Transcription): return own
     doubts = f'; not sure: type {piece.beats.doubts} to meloformer transcribe, and give --like its MIDI' if piece.beats.doubts else ''
-    return [f'--like is heard as {len(piece.notes)} notes, {piece.beats}{doubts}']
+    return [f'--like is heard as {len(piece.notes)} notes, {piece.beats}{doubts}', *own]
 
 def _unsettled(facts, chords, no_players):
     "Which facts are to be told: of all of them those that nothing else settles"
@@ -840,11 +841,10 @@ def make_request(
     like = read_like(like, tempo, meter)
     facts = _unsettled(like_facts, chords or key, instruments or without or isinstance(like, Transcription))
     sampling['like'],bars,*pace = _like(hid, like, facts, bars, meter, tempo)
-    sampling['remarks'] = _heard_as(like)+(reductions(chords, key) if chords else [])
     typed,chords,about = chords,parse_progression(chords, key) if chords else None,bool(fill or rewrite or add or harmonize)
     if like and 'harmony' in facts: repeat_weight = 1 # how often is told
     rules = [*rules, *_leanings(off_chord_weight if chords or about else 1, repeat_weight)]
-    sampling |= dict(max_rest_bars=None if max_rest_bars<0 else max_rest_bars, rules=rules)
+    sampling |= dict(max_rest_bars=None if max_rest_bars<0 else max_rest_bars, rules=rules, remarks=_remarks(like, typed, key))
     _check_together(about, prompt, meter or tempo, instruments, attributes)
     gone,said = _gone(without, instruments, about),attribute_tokens(hid, attributes or {})
     if prompt: song,name = read_song(prompt)._replace(named=bool(chords or harmonize)),'the piece' if isinstance(prompt, Score) else prompt
