@@ -70,6 +70,16 @@ def test_rates_and_channels(tmp_path, rate, channels, kind):
     n = tr.notes_in(tr.listen(f))
     assert f_of(list(zip(n['onset'], n['pitch'].astype(int))), rows)>(.6 if rate<11025 else .75)
 
+def test_floats(tmp_path):
+    "Samples may be of any scale, and what is no number is silence"
+    x = played(song(2)).astype('f4')
+    broken = x.copy()
+    broken[5000:5100],broken[20000:20100],broken[40000] = np.nan,np.inf,1e30
+    for name,y in dict(plain=x, int16=32768*x, broken=broken).items():
+        soundfile.write(tmp_path/f'{name}.wav', y, RATE, 'FLOAT')
+        n = tr.notes_in(tr.listen(tmp_path/f'{name}.wav'))
+        assert f_of(list(zip(n['onset'], n['pitch'].astype(int))), song(2))>.6, name
+
 def spoken(seconds, rate=RATE, seed=0):
     "Noise shaped like speech: syllables of a gliding buzz in three formants, hisses, pauses"
     from scipy.signal import lfilter
