@@ -10,7 +10,7 @@ import torch
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
 from report import report
-from meloformer.apps.transcribe import transcribed
+from meloformer.music.hearing import transcribed
 from meloformer.data.corpus import Corpus
 from meloformer.judging.compare import interval, resample
 from meloformer.net.checkpoint import find_checkpoint

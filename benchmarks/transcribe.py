@@ -13,7 +13,7 @@ from pathlib import Path
 import mir_eval, numpy as np, soundfile
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
-from meloformer.apps.transcribe import LATE, Posteriorgram, candidates, judged, listen, notes_in
+from meloformer.music.hearing import LATE, Posteriorgram, candidates, judged, listen, notes_in
 from meloformer.music.beats import FPS, HEARD, Beats, bpm_of, evidence, features, find_beats, on_bars, pulse, quarters_of, readings, salience, snapped, steadied
 from meloformer.music.score import Score, columns
 from meloformer.music.sound import find_soundfont

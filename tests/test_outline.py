@@ -99,11 +99,12 @@ def test_the_model_that_comes_along_listens():
     assert 3*sum(notes[0]) < sum(notes[1]) and max(notes[1]) < 80, notes
 
 def test_who_cannot_listen_says_so(tmp_path, capsys, checkpoint):
-    def fails(what, *args):
-        assert cli.run('generate', [str(checkpoint), *args, '--out', str(tmp_path/'x.mid')])==1
+    def fails(what, *args, model=()):
+        assert cli.run('generate', [*model, *args, '--out', str(tmp_path/'x.mid')])==1
         assert what in capsys.readouterr().err and not (tmp_path/'x.mid').exists()
     tune().write(tmp_path/'like.mid')
-    fails('meloformer outline RUN', '--like', str(tmp_path/'like.mid'))
+    fails('meloformer outline RUN', '--like', str(tmp_path/'like.mid'), model=[str(checkpoint)])
+    fails('meloformer outline RUN', '--like', str(tmp_path/'none.mid'), model=[str(checkpoint)]) # before it is read
     fails('none.mid', '--like', str(tmp_path/'none.mid'))
     fails('give --like or --form', '--like', str(tmp_path/'like.mid'), '--form', 'AABA')
     fails('give both', '--like_facts', 'rhythm')

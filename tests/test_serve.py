@@ -12,7 +12,8 @@ from commands import Running
 from conftest import slowness
 from test_edit import absolute, full_of_life
 from test_transcribe import played, song
-from meloformer.apps import cli, transcribe
+from meloformer.apps import cli
+from meloformer.music.hearing import transcribed
 from meloformer.music.score import Score
 from meloformer.writing.request import MeloFormer
 
@@ -74,7 +75,7 @@ def test_sentences_and_recordings(server, model, tmp_path):
     sound,c = io.BytesIO(),Server(server.url)
     soundfile.write(sound, played(song()), 22050, 'PCM_16', format='wav')
     (tmp_path/'a').write_bytes(sound.getvalue())
-    heard = transcribe.transcribed(tmp_path/'a', meter='4/4', program=24)
+    heard = transcribed(tmp_path/'a', meter='4/4', program=24)
     assert c.text(WALTZ, seed=3)==[model.generate(text=WALTZ, seed=3).to_bytes()]
     assert c.transcribe(sound.getvalue(), instrument='24', meter='4/4')==heard.score.to_bytes()
     r = httpx.post(server.url+'/v1/transcribe.mid', params=dict(as_played=True, instrument='24', meter='4/4'), content=sound.getvalue(), timeout=120)

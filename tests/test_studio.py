@@ -3,15 +3,17 @@ import asyncio, base64, json, re, signal, socket, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.request import urlopen
-import httpx, numpy as np, pytest
+import httpx, numpy as np, pytest, soundfile
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from tornado.websocket import websocket_connect
 from commands import Command
 from meloformer.apps import cli
 from meloformer.tokens.edit import concat
-from meloformer.music.score import MAX_MB, Score
+from meloformer.apps.studio import TASKS
+from meloformer.music.score import MAX_MB, Score, instrument_name
 from test_sound import CHROMIUM, in_browser, tune
+from test_transcribe import played, song
 
 def free_port():
     with socket.socket() as s:
@@ -109,6 +111,12 @@ async def visit(port, folder, tmp):
         await b.until(f"{held}.includes('piece-')")
         await b.click('#undo')
         await b.until(f"{held}.includes('mine')")
+
+        soundfile.write(tmp/'song.wav', played(song(2)), 22050) # a recording gives way to what is heard in it
+        await b.js("document.querySelector('#piece button[aria-label*=\"lear\" i], #piece button[aria-label*=\"emove\" i]').click()")
+        await b.until("document.querySelector('#piece input[type=file]') != null")
+        await b.upload('piece', tmp/'song.wav')
+        await b.until(f"{held}.includes('song') && {held}.includes('.mid')")
 
         await b.fill('chords', 'Q')
         await b.click('#go')
@@ -208,6 +216,24 @@ def test_files_of_other_sessions(served):
         piece = dict(path=o, meta=dict(_type='gradio.FileData'))
         for name,data in (('load', [piece]), ('mark', [piece, 1, 1]), ('write', [{'What': 'Write bars anew', 'Your piece': piece}.get(k.split(' is ')[0].split(',')[0], v) for k,v in ann.usual.items()])):
             assert 'event: error' in bob.call(name, data) and 'event: complete' in ann.call(name, data), name
+
+def test_a_recording(served):
+    "What is heard in it takes its place, belongs to its browser alone, and everything can be done with it; what is no sound is told in words"
+    url,_,folder = served
+    ann,bob = Session(url),Session(url)
+    soundfile.write(folder.parent/'song.wav', played(song(2)), 22050)
+    (folder.parent/'text.mp3').write_text('<html>'*100)
+    piece,text = (dict(path=str(ann.upload(folder.parent/o)), meta=dict(_type='gradio.FileData')) for o in ('song.wav','text.mp3'))
+    assert 'event: error' in bob.call('listen', [piece]) and 'text.mp3: is no sound' in (said := ann.call('listen', [text])) and str(folder) not in said
+    heard = json.loads(ann.call('listen', [piece]).split('data: ')[1])[0]['path']
+    s = Score.from_bytes(ann.read(heard).content)
+    assert heard.endswith('/song.mid') and len(s.tracks)==1 and len(s.notes)>15 and bob.read(heard).status_code==403
+    assert 'event: complete' in ann.call('load', [piece]) # while it is listened to
+    now = dict(path=heard, meta=dict(_type='gradio.FileData'))
+    ann.client.predict(now, api_name='/load') # now its players can be chosen
+    for task in TASKS:
+        who = {'Players to write anew': [instrument_name(0, False)]} if task=='Write players anew' else {}
+        assert files_of(ann.write(**{'What': task, 'Your piece': now, 'Bars to write': 1, **who})), task
 
 def test_a_page_that_is_closed(served):
     "Its files are removed while the command goes on; those of others stay"

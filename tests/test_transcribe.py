@@ -6,8 +6,9 @@ soundfile = pytest.importorskip('soundfile')
 pytest.importorskip('onnxruntime')
 pytest.importorskip('scipy')
 from commands import command
-from meloformer.apps import transcribe as tr
+from meloformer.music import hearing as tr
 from meloformer.music.score import Score
+from meloformer import MeloFormer
 
 RATE,BPM = 22050,110
 
@@ -68,6 +69,16 @@ def test_rates_and_channels(tmp_path, rate, channels, kind):
     soundfile.write(f, np.repeat(played(rows, rate)[:, None], channels, 1), rate)
     n = tr.notes_in(tr.listen(f))
     assert f_of(list(zip(n['onset'], n['pitch'].astype(int))), rows)>(.6 if rate<11025 else .75)
+
+def test_floats(tmp_path):
+    "Samples may be of any scale, and what is no number is silence"
+    x = played(song(2)).astype('f4')
+    broken = x.copy()
+    broken[5000:5100],broken[20000:20100],broken[40000] = np.nan,np.inf,1e30
+    for name,y in dict(plain=x, int16=32768*x, broken=broken).items():
+        soundfile.write(tmp_path/f'{name}.wav', y, RATE, 'FLOAT')
+        n = tr.notes_in(tr.listen(tmp_path/f'{name}.wav'))
+        assert f_of(list(zip(n['onset'], n['pitch'].astype(int))), song(2))>.6, name
 
 def spoken(seconds, rate=RATE, seed=0):
     "Noise shaped like speech: syllables of a gliding buzz in three formants, hisses, pauses"
@@ -135,6 +146,43 @@ def test_without_extra(wav, monkeypatch, capsys):
     monkeypatch.setattr(tr, 'find_spec', lambda name: None if name=='onnxruntime' else True)
     assert run('transcribe', [str(wav)])==1
     assert "pip install 'meloformer[audio]'" in capsys.readouterr().err
+
+def test_like_a_recording(wav, tmp_path, monkeypatch, capsys):
+    "`generate --like song.wav` hears it once, as `transcribe` does with this tempo and meter, says how, and how like it the piece is"
+    from meloformer.apps.cli import run
+    from meloformer.writing import generate as g
+    heard = []
+    def hear(path, *typed, **kw):
+        heard.append(typed)
+        return tr.transcribed(path, *typed)
+    monkeypatch.setattr(g, 'transcribed', hear)
+    asked = '--bars 2 --instruments piano,violin --seed 3 --attempts 1 --tempo 110 --meter 4/4'.split()
+    assert run('generate', ['--like', str(wav), *asked, '--out', str(tmp_path/'a.mid')])==0
+    said = capsys.readouterr().out
+    t = tr.transcribed(wav, 110, '4/4')
+    assert heard==[(110, '4/4')] and f'--like is heard as {len(t.notes)} notes, {t.beats}' in said
+    assert re.search(r'in common with --like: harmony \d+%, register \d+%, rhythm \d+%, lengths \d+%, dynamics \d+%\n', said)
+    told = dict(instruments='piano,violin', bars=2, seed=3, attempts=1)
+    model = MeloFormer.from_pretrained()
+    made,also = Score.read(tmp_path/'a.mid'),model.generate(like=t, tempo=110, meter='4/4', **told)
+    assert made.to_bytes()==Score.from_bytes(also.to_bytes()).to_bytes() and len(made.bars())==2
+    assert made.to_bytes()!=Score.from_bytes(model.generate(tempo=110, meter='4/4', **told).to_bytes()).to_bytes()
+
+def test_like_a_bad_recording(wav, tmp_path, monkeypatch, capsys):
+    "One sentence, and nothing is written"
+    from meloformer.apps.cli import run
+    (tmp_path/'text.mp3').write_text('<html>'*100)
+    soundfile.write(tmp_path/'silent.wav', np.zeros(4*RATE), RATE)
+    before = sorted(tmp_path.iterdir())
+    for args,words in (([tmp_path/'text.mp3'], 'is no sound'), ([tmp_path/'silent.wav'], 'is silent'), ([tmp_path/'gone.flac'], 'gone.flac'), ([wav, '--meter', '3/8'], '--meter'),
+        ([wav, '--like_facts', 'rhythm,drums'], 'drums')):
+        assert run('generate', ['--like', *map(str, args), '--out', str(tmp_path/'x.mid')])==1
+        err = capsys.readouterr().err
+        assert err.count('\n')==1 and '--' in err and words in err
+    monkeypatch.setattr(tr, 'find_spec', lambda name: None)
+    assert run('generate', ['--like', str(wav), '--out', str(tmp_path/'x.mid')])==1
+    assert "pip install 'meloformer[audio]'" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir())==before
 
 class Deaf:
     "A network that hears nothing, at once"

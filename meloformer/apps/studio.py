@@ -21,6 +21,7 @@ from ..writing.rules import *
 from ..writing.generate import *
 from ..writing.request import *
 from ..music.sound import *
+from ..music.hearing import *
 from ..music.formats import *
 
 # %% ../../nbs/apps/02_studio.ipynb #1703f884
@@ -128,7 +129,8 @@ def _fields(g):
     "The fields that say what is wished for, by their names in `answer_page`"
     names,usual = [instrument_name(p, False) for p in range(128)]+['Drums'],GenerationRequest()
     f = dict(task=g.Radio(list(TASKS), value=NEW, label='What is to be done?', elem_id='task'))
-    f['piece'] = g.File(label=f'Your piece, of at most {MAX_MB} MB', file_types=['.mid','.midi'], elem_id='piece', height=140)
+    f['piece'] = g.File(label=f'Your piece, MIDI or a recording, of at most {MAX_MB} MB', file_types=['.mid','.midi',*RECORDINGS],
+        elem_id='piece', height=140)
     with g.Row(visible=False) as region:
         f['first'] = g.Number(1, label='From bar', minimum=1, precision=0, elem_id='first')
         f['last'] = g.Number(1, label='to bar', minimum=1, precision=0, elem_id='last')
@@ -168,17 +170,30 @@ def _hear(task, text, heard=False):
     try: return settle(text).say(heard)
     except ValueError as e: return _words(e)
 
+def _listen(path, folder, progress, own):
+    "Of a recording that was brought the MIDI file of what is heard in it, which `own` is told of, and takes its place"
+    g,name = _gradio(),Path(path or '').name
+    if not is_recording(name): return g.skip()
+    progress(0, desc='listening')
+    try: t = transcribed(path)
+    except (ValueError, OSError) as e: raise g.Error(_words(str(e).replace(path, name))) from e
+    out = Path(tempfile.mkdtemp(dir=folder))/f'{Path(name).stem}.mid'
+    own(str(out))
+    t.score.write(out)
+    g.Info(f'{name}: {t.beats}')
+    return str(out)
+
 def _load(path):
-    "A piece is there: its picture, its first bar, its players"
+    "A piece is there: its picture, its first bar, its players; a recording has to be heard first"
     g = _gradio()
-    if not path: return g.update(visible=False),1,1,g.update(choices=[], value=[])
+    if not path or is_recording(path): return g.update(visible=False),1,1,g.update(choices=[], value=[])
     s = _read(path)
     names = list(dict.fromkeys(instrument_name(t.program, t.is_drum) for t in s.tracks))
     return g.update(value=roll(s, marked(s, 1, 1)), visible=True),1,1,g.update(choices=names, value=[])
 
 def _mark(path, first, last):
     "Other bars are meant"
-    return _gradio().update(value=roll(s := _read(path), marked(s, first or 1, last or 1))) if path else _gradio().skip()
+    return _gradio().update(value=roll(s := _read(path), marked(s, first or 1, last or 1))) if path and not is_recording(path) else _gradio().skip()
 
 # %% ../../nbs/apps/02_studio.ipynb #60c8d283
 def _keep(take, names, folder, own):
@@ -345,6 +360,7 @@ def page(
         return _write(model, hid, folder, asked, progress, owned(request))
     def show(request: g.Request, kept, i, kind): return _shown(kept, i, owned(request), kind)
     def download(request: g.Request, kept, i, kind): return _download(kept, i, kind, owned(request))
+    def listen(request: g.Request, path, progress=g.Progress()): return _listen(mine(request, path), folder, progress, owned(request))
     def load(request: g.Request, path): return _load(mine(request, path))
     def mark(request: g.Request, path, first, last): return _mark(mine(request, path), first, last)
     def leave(request: g.Request): files.leave(request.session_hash)
@@ -360,6 +376,7 @@ def page(
         shown = [player, picture, said, file, last]
         f['task'].change(_choose, f['task'], [*(f[k] for k in SEEN[:-1]), region])
         for k in ('task','text'): f[k].change(partial(_hear, heard=bool(model.bridge)), [f['task'], f['text']], heard)
+        f['piece'].upload(listen, f['piece'], f['piece'])
         f['piece'].change(load, f['piece'], [yours, f['first'], f['last'], f['players']])
         for k in ('first','last'): f[k].change(mark, [f['piece'], f['first'], f['last']], yours)
         go.click(write, list(f.values()), [kept, which, on, kind, f['seed'], *shown])

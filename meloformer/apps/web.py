@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from ..music.score import *
+from ..music.hearing import *
 from ..tokens.edit import InFile
 from ..writing.request import *
 from .jobs import *
@@ -200,7 +201,6 @@ def score_of(
     asked: SoundQuery
 ) -> Score:
     "What is heard in a recording; what is no sound is a `ValueError` that names the field"
-    from meloformer.apps.transcribe import asked_program, needed, transcribed # an extra of its own
     needed()
     program = asked_program(asked.instrument, asked.tempo, asked.meter)
     with TemporaryDirectory() as folder:

@@ -258,6 +258,10 @@ class Beats:
     def bars(self):
         "Seconds of the bar lines"
         return self.at[self.number==1]
+    @property
+    def doubts(self):
+        "What is more likely wrong than it should be, as flags"
+        return ', '.join(f'--{k}' for k,v in self.sure.items() if v<.6)
     def __str__(self):
         def how(k): return f' ({self.sure[k]:.0%} sure)' if k in self.sure else ''
         first = max(0., float(self.bars[0])) if len(self.bars) else 0.

@@ -7,8 +7,8 @@ __all__ = ['SMALL', 'HEADER', 'MAX_TRACKS', 'one_thread', 'decode_step', 'compil
            'compose_many', 'BarStream', 'compose_bars', 'full_logits', 'make_prompt', 'infill_request', 'merge_infill',
            'context_order', 'with_bar_requests', 'split_windows', 'fit_window', 'faults', 'best_attempts',
            'generate_in_windows', 'into_song', 'repeat_bars', 'regenerate', 'parse_form', 'compose_form',
-           'compose_loop', 'bar_span', 'make_request', 'generate_scores', 'as_score', 'generate_score', 'sections',
-           'stretch', 'bars_to_write']
+           'compose_loop', 'bar_span', 'read_like', 'make_request', 'generate_scores', 'as_score', 'generate_score',
+           'sections', 'stretch', 'bars_to_write']
 
 # %% ../../nbs/writing/03_generate.ipynb #f990ee30
 import re
@@ -27,6 +27,7 @@ from ..music.grid import *
 from ..music.chords import *
 from ..music.words import *
 from ..music.harmony import *
+from ..music.hearing import *
 from ..tokens.hid import *
 from ..tokens.vocabulary import BOS, CHORDS, EOS, SEP
 from ..tokens.edit import *
@@ -776,22 +777,44 @@ def _with_kit(request, bars):
         request.rules = [*request.rules, KitRule(bars), *[backbeat()]*any(24<=p<40 for p in [*(who or ()), *had])]
     return request
 
+# %% ../../nbs/writing/03_generate.ipynb #6ea10010
+def read_like(
+    piece, # `Score`, `Transcription` or `Outline`, or a MIDI or sound file
+    tempo: float = None, # Of a sound file, as `find_beats` has them
+    meter: str = None
+): # The same, of a file what is in it
+    "What bars are to be like"
+    if piece is None or isinstance(piece, (Score,Transcription,Outline)): return piece
+    if is_recording(piece): needed()
+    try: return transcribed(piece, tempo or None, meter, progress=True) if is_recording(piece) else Score.read(piece)
+    except ValueError as e: raise ValueError(str(e) if str(e)[:2]=='--' else f'--like {e}') from e
+
 # %% ../../nbs/writing/03_generate.ipynb #cfd5a053
+UNHEARD = 'players','drums' # facts that a recording does not tell
+
 def _like(hid, piece, facts, bars, meter, tempo):
-    "The outline of a `Score` or a MIDI file, or one that was drawn; and bars, meter and tempo that are wanted: as typed, or its own"
+    "The outline of what bars are to be like; and bars, meter and tempo that are wanted: as typed, or its own"
     if piece is None: return None,bars or 16,meter,tempo
     if isinstance(piece, Outline): return piece.only(facts),bars or len(piece),meter,tempo
-    try:
-        score = piece if isinstance(piece, Score) else Score.read(piece)
-        outline,first = outline_of(hid, hid.encode(score)),score.bars()[0]
+    score = piece.score if (heard := isinstance(piece, Transcription)) else piece
+    if heard and (typed := {o.strip() for o in facts.split(',')} & {*UNHEARD}):
+        raise ValueError(f'--like_facts {min(typed)}: a recording does not tell who plays; leave it out')
+    try: outline,first = outline_of(hid, hid.encode(score)),score.bars()[0]
     except ValueError as e: raise ValueError(f'--like {e}') from e
     own = f"{first['numerator']}/{first['denominator']}",round(float(score.tempos[0]['bpm']))
     return outline.only(facts),bars or len(outline),meter or own[0],tempo or own[1]
 
-def _unsettled(facts, chords, instruments):
+def _remarks(piece, chords, key):
+    "What there is to say about how a recording and typed chords were read"
+    own = reductions(chords, key) if chords else []
+    if not isinstance(piece, Transcription): return own
+    doubts = f'; not sure: type {piece.beats.doubts} to meloformer transcribe, and give --like its MIDI' if piece.beats.doubts else ''
+    return [f'--like is heard as {len(piece.notes)} notes, {piece.beats}{doubts}', *own]
+
+def _unsettled(facts, chords, no_players):
     "Which facts are to be told: of all of them those that nothing else settles"
     if facts!='all': return facts
-    settled = [*['harmony']*bool(chords), *['players','drums']*bool(instruments)]
+    settled = [*['harmony']*bool(chords), *UNHEARD*bool(no_players)]
     return ', '.join(o for o in FACTS if o not in settled)
 
 # %% ../../nbs/writing/03_generate.ipynb #d2615331
@@ -835,18 +858,18 @@ def make_request(
     without: str = None,   # Who must not play, such as 'drums, piano'
     kit_bars: int = 4,     # Drums that are new strike kick, snare and a hat or ride in so many bars at least once; 0: as the model likes
     seed: int = 0,         # Of the chords that are found: 0 is the best progression, another number another one
-    like = None,           # `Score`, MIDI file or `Outline` whose bars say what those that are written are to be like
+    like = None,           # As `read_like` takes it: its bars say what those that are written are to be like
     like_facts: str = 'all', # In what: some of `FACTS` (default: all that nothing else settles)
     **sampling             # temperature, top_p, top_k
 ) -> TokenRequest:
     "A `TokenRequest` in words, as on the command line"
-    facts = _unsettled(like_facts, chords or key, instruments or without)
+    like = read_like(like, tempo, meter)
+    facts = _unsettled(like_facts, chords or key, instruments or without or isinstance(like, Transcription))
     sampling['like'],bars,*pace = _like(hid, like, facts, bars, meter, tempo)
-    sampling['remarks'] = reductions(chords, key) if chords else []
     typed,chords,about = chords,parse_progression(chords, key) if chords else None,bool(fill or rewrite or add or harmonize)
     if like and 'harmony' in facts: repeat_weight = 1 # how often is told
     rules = [*rules, *_leanings(off_chord_weight if chords or about else 1, repeat_weight)]
-    sampling |= dict(max_rest_bars=None if max_rest_bars<0 else max_rest_bars, rules=rules)
+    sampling |= dict(max_rest_bars=None if max_rest_bars<0 else max_rest_bars, rules=rules, remarks=_remarks(like, typed, key))
     _check_together(about, prompt, meter or tempo, instruments, attributes)
     gone,said = _gone(without, instruments, about),attribute_tokens(hid, attributes or {})
     if prompt: song,name = read_song(prompt)._replace(named=bool(chords or harmonize)),'the piece' if isinstance(prompt, Score) else prompt
