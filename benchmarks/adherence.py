@@ -33,6 +33,7 @@ from meloformer.writing.request import GenerationRequest, with_outline
 BARS,BATCH = 8,25 # bars of a piece; pieces that are written side by side
 TEMPI = 60, 76, 96, 112, 132, 160 # where one word for the tempo ends and the next begins
 WAYS = 'own','shuffled','true','none','parser','both','attributes','prefix','sections'
+BRIDGED = 'own','shuffled','both','sections' # those that another bridge changes
 NOTES = {'very sparse': 6, 'sparse': 12, 'flowing': 24, 'busy': 48, 'very dense': 96} # a bar, as a token tells it
 
 def measured(hid, tokens, first=0, stop=None):
@@ -165,10 +166,11 @@ def main(
     model,val = MeloFormer.from_pretrained(ckpt),Corpus(corpus, 'val')
     each,train = songs(val, pieces),Corpus(corpus)
     known = np.unique(np.concatenate([music_bars(train.hid.decode_grid(t)[0]) for t in train]))
-    weights = digest((ckpt/'model.safetensors').read_bytes()+(ckpt/'bridge.safetensors').read_bytes())
-    nets,of = dict.fromkeys(WAYS, model),dict.fromkeys(WAYS, weights)
+    alone,bridge = ((ckpt/o).read_bytes() for o in ('model.safetensors','bridge.safetensors'))
+    weights = digest(alone+bridge)
+    nets,of = dict.fromkeys(WAYS, model),{w: weights if w in BRIDGED else digest(alone) for w in WAYS}
     if prefix:
-        nets['prefix'],of['prefix'] = Prefixed(model),digest(weights.encode()+Path(prefix).read_bytes())
+        nets['prefix'],of['prefix'] = Prefixed(model),digest(alone+Path(prefix).read_bytes())
         nets['prefix'].states.load_state_dict(torch.load(prefix)['states'])
     captions = digest('\n'.join(text for _,(text,_,_) in each).encode())
     rows = [r for r in earlier('adherence') if r['weights']==of[r['way']] and r.get('captions')==captions]
