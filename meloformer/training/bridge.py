@@ -122,7 +122,7 @@ def heard_words(
 
 # %% ../../nbs/training/07_bridge.ipynb #e36c3487
 POOL = 512 # examples of a round
-PASSES = 4 # times that they are gone through
+PASSES = 2 # times that they are gone through
 
 class Bridging(Rounds):
     "A bridge that is trained"
@@ -131,7 +131,7 @@ class Bridging(Rounds):
         data,             # Folder made by meloformer prepare
         out,              # Folder of the run
         encoder: str = 'words',
-        rounds: int = 60,
+        rounds: int = 200,
         batch_size: int = 32,
         lr: float = .001, # Peak learning rate of AdamW
         width: int = 192, # Of the flow
@@ -209,7 +209,7 @@ def train_bridge(
     data: str = None,      # Folder made by meloformer prepare
     out: str = 'bridge',   # Folder of the run; what it holds is a model for every command
     encoder: str = 'auto', # Of the texts: words, minilm, qwen, or auto: the largest that can be had
-    rounds: int = 60,      # Each of 512 examples
+    rounds: int = 200,     # Each of 512 examples
     batch_size: int = 32,  # Examples of a step
     lr: float = .001,      # Peak learning rate
     width: int = 192,      # Of the flow, a multiple of 64
