@@ -144,7 +144,7 @@ def above(rows):
     for other in ('shuffled','none'):
         pairs = [(by['own', s, p], by[other, s, p]) for w,s,p in by if w=='own' and (other, s, p) in by]
         for k in dict.fromkeys(k for a,_ in pairs for k in a):
-            d = np.array([a[k]-b[k] for a,b in pairs if k in a])
+            d = np.array([a[k]-b[k] for a,b in pairs if k in a and k in b])
             res.setdefault(other, {})[k] = [round(float(d.mean()), 3), *interval(resample(len(d), 2000, np.random.default_rng(0))@d/len(d)).round(3).tolist()]
     return res
 
