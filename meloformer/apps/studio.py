@@ -170,6 +170,20 @@ def _hear(task, text, heard=False):
     try: return settle(text).say(heard)
     except ValueError as e: return _words(e)
 
+def _load(path):
+    "A piece is there: its picture, its first bar, its players; a recording has to be heard first"
+    g = _gradio()
+    if not path or is_recording(path): return g.update(visible=False),1,1,g.update(choices=[], value=[])
+    s = _read(path)
+    names = list(dict.fromkeys(instrument_name(t.program, t.is_drum) for t in s.tracks))
+    return g.update(value=roll(s, marked(s, 1, 1)), visible=True),1,1,g.update(choices=names, value=[])
+
+def _mark(path, first, last):
+    "Other bars are meant"
+    if not path or is_recording(path): return _gradio().skip()
+    return _gradio().update(value=roll(s := _read(path), marked(s, first or 1, last or 1)))
+
+# %% ../../nbs/apps/02_studio.ipynb #6ea10020
 def _listen(path, folder, progress, own):
     "Of a recording that was brought the MIDI file of what is heard in it, which `own` is told of, and takes its place"
     g,name = _gradio(),Path(path or '').name
@@ -182,18 +196,6 @@ def _listen(path, folder, progress, own):
     t.score.write(out)
     g.Info(f'{name}: {t.beats}')
     return str(out)
-
-def _load(path):
-    "A piece is there: its picture, its first bar, its players; a recording has to be heard first"
-    g = _gradio()
-    if not path or is_recording(path): return g.update(visible=False),1,1,g.update(choices=[], value=[])
-    s = _read(path)
-    names = list(dict.fromkeys(instrument_name(t.program, t.is_drum) for t in s.tracks))
-    return g.update(value=roll(s, marked(s, 1, 1)), visible=True),1,1,g.update(choices=names, value=[])
-
-def _mark(path, first, last):
-    "Other bars are meant"
-    return _gradio().update(value=roll(s := _read(path), marked(s, first or 1, last or 1))) if path and not is_recording(path) else _gradio().skip()
 
 # %% ../../nbs/apps/02_studio.ipynb #60c8d283
 def _keep(take, names, folder, own):
@@ -369,8 +371,7 @@ def page(
         with g.Row():
             with g.Column(scale=2):
                 f,region = _fields(g)
-                heard = g.Markdown(elem_id='heard')
-                go = g.Button('Write', variant='primary', elem_id='go')
+                heard,go = g.Markdown(elem_id='heard'),g.Button('Write', variant='primary', elem_id='go')
             with g.Column(scale=3): yours,player,picture,which,said,kind,file,on,undo = _answers(g)
         last,kept,past = g.State(),g.State([]),g.State([])
         shown = [player, picture, said, file, last]
@@ -380,8 +381,7 @@ def page(
         f['piece'].change(load, f['piece'], [yours, f['first'], f['last'], f['players']])
         for k in ('first','last'): f[k].change(mark, [f['piece'], f['first'], f['last']], yours)
         go.click(write, list(f.values()), [kept, which, on, kind, f['seed'], *shown])
-        which.input(show, [kept, which, kind], shown)
-        kind.input(download, [kept, which, kind], file)
+        for o,do,to in ((which, show, shown), (kind, download, file)): o.input(do, [kept, which, kind], to)
         on.click(_keep_on, [last, f['piece'], past], [f['piece'], f['task'], past, undo])
         undo.click(_undo, past, [f['piece'], past, undo])
         app.unload(leave)
