@@ -145,7 +145,7 @@ def listen(
             heard = np.rint(255*ears(x)[:, EDGE:EDGE+STEP]*(np.abs(x).max(1)>1e-4)[:, None, None, None]).astype(np.uint8)
             struck.append(heard[..., 0].reshape(-1, 88)); sounds.append(heard[..., 1].reshape(-1, 88))
             gains.append(np.concatenate([flux(o) for o in x]).astype(np.float16))
-            bar.update(min(round(len(x)*STEP/FPS, 1), bar.total-bar.n))
+            bar.update(min(bar.total, round(len(struck)*2*STEP/FPS))-bar.n)
     if loudest<1e-4: raise ValueError(f'{path}: is silent')
     return Posteriorgram(*map(np.concatenate, (struck, sounds, gains)))
 
