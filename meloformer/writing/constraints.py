@@ -624,6 +624,7 @@ def sample_one(
     kinds: np.ndarray    # Of each token, index into `KINDS`, shape (V,)
 ) -> int: # The token that `sample` chooses
     "`sample` for one piece, without tensors"
+    if not ok.any(): raise ValueError('of what may come next nothing is left; ask for fewer players, or for fewer rules at once')
     at = np.flatnonzero(legal | ok) # the end of an answer is asked for, and no token of a bar
     x,ok,weights,kinds,groups = np.where(legal, logits/dials[0, 0], -np.inf)[at],ok[at],weights[at],kinds[at],groups[:, at]
     p = _redistribute_one(_temper_one(x, kinds, dials), ok, weights, groups)
