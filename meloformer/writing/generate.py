@@ -92,7 +92,8 @@ class BatchGenerator:
         self.rows = self.live[:] # the piece in each row of the cache
         self.compiled = self.device.type=='cuda' if compiled is None else compiled
         g,put = self.constraints[0],lambda x: torch.as_tensor(np.asarray(x)).to(self.device)
-        self.groups,self.dials = put([g.programs, g.next_bar, g.pitches]),put([a.dials for a in requests])
+        self.masks = np.stack([g.programs, g.next_bar, g.pitches])
+        self.groups,self.dials = put(self.masks),put([a.dials for a in requests])
         self.kinds = put(hid.kind.astype(np.int64))
         self.free = np.ones(len(hid), bool),np.ones(len(hid), bool),np.ones(len(hid)),0.
 
@@ -116,8 +117,7 @@ def choice(self:BatchGenerator, b):
 @patch
 def choose(self:BatchGenerator, b, logits):
     "The next token of a piece"
-    g = self.constraints[b]
-    return sample_one(logits, *self.choice(b), self.requests[b].dials, np.stack([g.programs, g.next_bar, g.pitches]), self.hid.kind)
+    return sample_one(logits, *self.choice(b), self.requests[b].dials, self.masks, self.hid.kind)
 
 @patch
 def tensors(self:BatchGenerator, choices):
@@ -174,7 +174,7 @@ def take(self:BatchGenerator, b):
 def leave_out(self:BatchGenerator):
     "Pieces that are finished cost nothing more"
     left = [row for row,b in enumerate(self.rows) if b in self.live]
-    self.rows,self.dials = [self.rows[row] for row in left],self.dials[left]
+    self.rows = [self.rows[row] for row in left]
     self.cache.only(left)
 
 # %% ../../nbs/writing/03_generate.ipynb #2978f676
