@@ -30,7 +30,7 @@ from meloformer.writing.figures import Piece, in_chord, key_fit
 from meloformer.writing.generate import compose_many
 from meloformer.writing.request import GenerationRequest, with_outline
 
-BARS,BATCH = 8,25 # bars of a piece; pieces that are written side by side
+BARS,BATCH,CHORDED = 8,25,25 # bars of a piece; pieces that are written side by side; those that tell chords
 TEMPI = 60, 76, 96, 112, 132, 160 # where one word for the tempo ends and the next begins
 WAYS = 'own','shuffled','true','none','parser','both','attributes','prefix','sections'
 BRIDGED = 'own','shuffled','both','sections' # those that another bridge changes
@@ -47,14 +47,14 @@ def measured(hid, tokens, first=0, stop=None):
     res['best_key'] = KEY_NAMES[int(fit.argmax())] if np.isfinite(fit).all() else None
     return res
 
-def described(hid, tokens, rng, first=0, stop=None):
-    "A caption of some bars in an unseen wording, which facts it tells, and all facts; None where it tells nothing"
-    facts = measured(hid, tokens, first, stop)
-    for _ in range(50):
+def described(hid, tokens, rng, need):
+    "A caption of a piece in an unseen wording, which facts it tells, and all facts; None where it tells nothing of what it needs to"
+    facts = measured(hid, tokens)
+    for _ in range(50*bool(need & facts.keys())):
         wording,some = str(rng.choice(HELD_OUT)),{k: v for k,v in facts.items() if rng.random()<KEEP}
         if text := said(wording, some):
             told = [k for k in some if said(wording, {a: b for a,b in some.items() if a!=k})!=text]
-            if set(told) & {'key','tempo','meter','instruments','density','register'}: return text,told,facts
+            if need & set(told): return text,told,facts
     return None
 
 def relative(key): # 'A minor' for 'C major'
@@ -95,12 +95,12 @@ def as_attributes(told, facts):
     return ', '.join(f'{k} {v}' for o,(k,v) in ways.items() if o in told)
 
 def songs(corpus, n):
-    "Excerpts with their captions"
+    "Excerpts with their captions: `n` as they come, and CHORDED more that tell chords, for few go round in four"
     res,i = [],0
-    while len(res)<n:
+    while len(res)<n+CHORDED:
         rng = np.random.default_rng((5, i := i+1))
-        tokens = stretch_of(corpus, rng, BARS)
-        if len(outline_of(corpus.hid, tokens))==BARS and (words := described(corpus.hid, tokens, rng)): res.append((tokens, words))
+        tokens,need = stretch_of(corpus, rng, BARS),{'key','tempo','meter','instruments','density','register'} if len(res)<n else {'chords'}
+        if len(outline_of(corpus.hid, tokens))==BARS and (words := described(corpus.hid, tokens, rng, need)): res.append((tokens, words))
     return res
 
 def asked(model, way, each, i, seed):
@@ -176,10 +176,10 @@ def main(
     rows = [r for r in earlier('adherence') if r['weights']==of[r['way']] and r.get('captions')==captions]
     said = lambda: dict(command=f'python benchmarks/adherence.py CORPUS --pieces {pieces} --seeds {seeds}'+' --prefix FILE'*bool(prefix), weights=weights, data=Path(corpus).name, bars=BARS,
                         summary=summary(rows), above=above(rows), rows=rows)
-    todo = [(s, a, w) for s in range(seeds) for a in range(0, pieces, BATCH) for w in ways.split() if w!='prefix' or prefix]
+    todo = [(s, a, w) for s in range(seeds) for a in range(0, len(each), BATCH) for w in ways.split() if w!='prefix' or prefix]
     for seed,first,way in tqdm(todo, disable=None):
         if time.time()>end or any((r['seed'], r['way'], r['piece'])==(seed, way, first) for r in rows): continue
-        which = range(first, min(first+BATCH, pieces))
+        which = range(first, min(first+BATCH, len(each)))
         if way=='prefix': nets[way].hear([each[i][1][0] for i in which])
         written = compose_many(nets[way], model.hid, [asked(model, way, each, i, seed) for i in which], [seed*100_000+i for i in which])
         for i,tokens in zip(which, written):

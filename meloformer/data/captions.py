@@ -179,7 +179,11 @@ A[ {dynamics}] number[ in {key}][ for {who}][, metronome {tempo}][, {meter} time
 The chords are {chords}[, and it is for {who}][ at {tempo} bpm][ in {meter}].
 Make it[ {density}][ and {dynamics}][: {who}][ in {key}][ at {tempo} bpm].
 For {who}[ in {meter} time][ in the key of {key}][ at {tempo} bpm][, form {form}].
-Generate[ {mood}] music[ in {key}][ featuring {who}][ at {tempo} beats per minute][ in {meter}].'''.splitlines()
+Generate[ {mood}] music[ in {key}][ featuring {who}][ at {tempo} beats per minute][ in {meter}].
+Keep it in the {register} register[: {who}][ in {key}][ at {tempo} bpm].
+[{who}][, {register} in register][ and {density} in texture][, {key}][, {meter} time].
+Think of {density} music[ in the {register} register][ for {who}][ in {key}][ at {tempo} bpm].
+The pitch is {register}[, the texture {density}][, the key {key}][; it is for {who}].'''.splitlines()
 
 # %% ../../nbs/data/05_captions.ipynb #35be6db2
 def said(
