@@ -183,7 +183,7 @@ Generate[ {mood}] music[ in {key}][ featuring {who}][ at {tempo} beats per minut
 Keep it in the {register} register[: {who}][ in {key}][ at {tempo} bpm].
 [{who}][, {register} in register][ and {density} in texture][, {key}][, {meter} time].
 Think of {density} music[ in the {register} register][ for {who}][ in {key}][ at {tempo} bpm].
-The pitch is {register}[, the texture {density}][, the key {key}][; it is for {who}].'''.splitlines()
+The pitch is {register}[, the texture {density}][, the key {key}][, and it is for {who}].'''.splitlines()
 
 # %% ../../nbs/data/05_captions.ipynb #35be6db2
 def said(
