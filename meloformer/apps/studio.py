@@ -120,8 +120,8 @@ def _taste(g, usual):
         label='Share of their probability that notes outside of settled chords keep', elem_id='off_chord_weight')
     f['temperature'] = g.Slider(0, 2, usual.temperature, step=.05,
         label='Temperature: above 1 bolder, below 1 safer', elem_id='temperature')
-    f['top_p'] = g.Slider(.05, 1, usual.top_p, step=.05,
-        label='Of each kind of token keep the likeliest that make up this share', elem_id='top_p')
+    f['top_p'] = g.Textbox(usual.top_p, label='Of each kind of token keep the likeliest that make up this share',
+        info='Such as .9, or pitch .9, length 1.', elem_id='top_p')
     return f
 
 # %% ../../nbs/apps/02_studio.ipynb #ecadf0fe

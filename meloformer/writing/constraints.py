@@ -56,7 +56,7 @@ def taken_as(
 
 # %% ../../nbs/writing/02_constraints.ipynb #e402fa4c
 SETTINGS = ('all', 'between', *KINDS)
-TEMPERATURE,TOP_P = 1.,.9 # defaults wherever music is written
+TEMPERATURE,TOP_P = 1.,'.9, position 1, length 1' # defaults wherever music is written
 _dials = dict(temperature=(1., lambda x: 0<=x<float('inf'), 'is not negative'), top_p=(1., lambda x: 0<x<=1, 'lies above 0 and up to 1'),
     top_k=(0., lambda x: x>=0 and x%1==0, 'is a whole number and not negative')) # what leaves the model as it is, what may be, in words
 
@@ -125,7 +125,7 @@ class TokenRequest:
     tempo: int = None       # Quarter notes a minute, held throughout
     # Above 1 bolder, below 1 safer, 0 always the likeliest; by kind: 'velocity 1.1', as `parse_dial` reads it
     temperature: float|str = TEMPERATURE
-    top_p: float|str = TOP_P # Keep the likeliest tokens of each kind that make up this share of it; 'pitch .9, length 1'
+    top_p: float|str = TOP_P # Keep the likeliest tokens of each kind that make up this share of it; '.9, length 1'
     top_k: int|str = 0      # Keep at most so many of each kind (0: all)
     max_bar_tokens: int = 1200 # Tokens a bar may have before it has to end
     numbers: np.ndarray = None # Number of each bar of the prompt (default: 0, 1, 2 …)
