@@ -9,13 +9,14 @@ __all__ = ['read_by_bar', 'CacheSegment', 'Cache', 'Int8Linear']
 from copy import deepcopy
 from typing import NamedTuple
 from fastcore.basics import patch
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ..tokens.vocabulary import NO_PROGRAM
 from .masks import *
 from .model import *
-from .model import HEAD_DIM
+from ..tokens.outline import TOLD
 
 # %% ../../nbs/net/05_cache.ipynb #f033ac98
 def read_by_bar(
@@ -35,6 +36,93 @@ def read_by_bar(
     may = rule.bounds(Pairs((View(kind=kind[0], **low), View(kind=kind[1], **high)), (k, k)))[0]
     return may.expand(2, len(keys.bar)).any(0)
 
+# %% ../../nbs/net/05_cache.ipynb #6756b849
+FEW = 2 # With more pieces than these a step of all at once is faster
+
+def in_arrays(
+    model: MeloFormer
+) -> bool:
+    "Can a step of this model be computed in NumPy?"
+    w,one = model.summary,Ids(*np.zeros((len(FIELDS), 1), np.int32), 0)
+    if not isinstance(model, MeloFormer) or w.device.type!='cpu' or w.dtype!=torch.float32 or model.cfg.two_pass: return False
+    if not all(type(l) is nn.Linear for b in model.blocks for l in (b.attention.qkv, b.attention.out, b.up, b.down)): return False
+    try: return isinstance(model.rule.between(one, one), np.ndarray)
+    except (TypeError, AttributeError): return False # a rule of one's own that asks PyTorch
+
+EPS = torch.finfo(torch.float32).eps
+def rms_norm(x_D, eps): return x_D*(float(x_D@x_D)/len(x_D)+eps)**-.5
+
+def gated(h_2D):
+    "SwiGLU of gates and what they let through, side by side"
+    gate,up = h_2D[:(n := len(h_2D)//2)],h_2D[n:]
+    return gate/(1+np.exp(-gate))*up
+
+# %% ../../nbs/net/05_cache.ipynb #6abbb12c
+class ArrayStep:
+    "`MeloFormer.read` of few pieces, in NumPy"
+    def __init__(self, model):
+        a = lambda *ps: [p.detach().numpy() for p in ps]
+        self.cfg,self.rule,self.outline = model.cfg,model.rule,model.outline and a(*model.outline.parameters())
+        self.tokens,self.programs = a(model.embed.weight, model.embed_program.weight)
+        self.summary,self.norm = a(model.summary, model.norm.weight)
+        self.layers = [a(b.norm1.weight, b.attention.qkv.weight, b.attention.out.weight, b.norm2.weight, b.up.weight, b.down.weight)
+                       for b in model.blocks]
+        self.speeds = np.concatenate(a(*turn_speeds(10_000., 'cpu')))
+        self.turns = np.repeat([FIELDS.index(f) for f in ('bar','index','position')], [11, 11, 10]) # which of them turns a pair
+
+    def embed(self, token, row, total_D, count_1):
+        "What the first layer gets; sums up the bar"
+        if row[FIELDS.index('kind')]==SUMMARY:
+            x = self.summary+total_D/max(1, count_1[0])
+            total_D[:],count_1[:] = 0,0
+            return x
+        x = self.tokens[token]+self.programs[row[FIELDS.index('program')]]
+        total_D += x
+        count_1 += 1
+        return x
+
+    def attend(self, qkv_D, kv, at, seen_N, cos, sin):
+        "What all heads read; keys and values are laid in the cache, shape (2, K, W, HEAD)"
+        H,K = self.cfg.heads,self.cfg.kv_heads
+        heads = qkv_D.reshape(-1, HEAD_DIM)
+        qk = heads[:H+K]
+        qk = qk*((np.einsum('hd,hd->h', qk, qk)/HEAD_DIM+EPS)**-.5)[:, None]
+        x,y = qk[:, :HEAD_DIM//2],qk[:, HEAD_DIM//2:]
+        qk = np.concatenate([x*cos-y*sin, x*sin+y*cos], 1)
+        kv[0, :, at],kv[1, :, at] = qk[H:],heads[H+K:]
+        k,v = kv[:, :, :at+1]
+        p = np.exp(qk[:H].reshape(K, -1, HEAD_DIM)@k.swapaxes(1, 2)*HEAD_DIM**-.5)*seen_N # of normed keys and queries: at most exp(8)
+        return (p@v/np.maximum(p.sum(-1, keepdims=True), 1e-9)).ravel()
+
+# %% ../../nbs/net/05_cache.ipynb #ca523a50
+@patch
+def one(self:ArrayStep, cache, b, at, token, row_F, told_R):
+    "Logits after a position of piece `b`, which is laid at entry `at`"
+    ids = cache.ids.numpy()[:, b, :at+1]
+    ids[:, at] = row_F
+    seen = self.rule.between(Ids(*row_F[:, None], 0), Ids(*ids, 0))[0].astype(np.float32)
+    angle = row_F[self.turns].astype(np.float32)*self.speeds
+    cos,sin = np.cos(angle),np.sin(angle)
+    x = self.embed(token, row_F, cache.total.numpy()[b], cache.count.numpy()[b])
+    for (norm1,qkv,out,norm2,up,down),kv in zip(self.layers, cache.kv):
+        x = x+out@self.attend(qkv@(rms_norm(x, 1e-6)*norm1), kv.numpy()[0, :, b], at, seen, cos, sin)
+        x = x+down@gated(up@(rms_norm(x, 1e-6)*norm2))
+    x = rms_norm(x, 1e-6)*self.norm
+    if told_R is not None and told_R[TOLD].any():
+        up,bias,down = self.outline
+        x = x+down@gated(up@np.concatenate([rms_norm(x, EPS), told_R])+bias)
+    return self.cfg.softcap*np.tanh(self.tokens@x/self.cfg.softcap)
+
+@patch
+def read(self:ArrayStep, cache, tokens_B, rows_BF, told_BR):
+    "Logits of the token after each, shape (B, V); 0 of a piece that is finished"
+    res,rows = np.zeros((len(tokens_B), self.cfg.vocab_size), np.float32),rows_BF.numpy()
+    with np.errstate(over='ignore'): # a gate that is shut for good
+        for b,(token,at) in enumerate(zip(tokens_B.tolist(), cache.at.tolist())):
+            if rows[b, 0]>=0: res[b] = self.one(cache, b, at, token, rows[b], None if told_BR is None else told_BR[b].numpy())
+    cache.at += 1
+    return torch.from_numpy(res)
+
 # %% ../../nbs/net/05_cache.ipynb #6be01982
 class CacheSegment(NamedTuple):
     "Entries that belong together: the tokens of a finished bar, or its summary"
@@ -48,7 +136,8 @@ class Cache:
     def __init__(self,
         model: MeloFormer,
         batch: int = 1, # Pieces B
-        block: int = 256 # Entries by which the room grows
+        block: int = 256, # Entries by which the room grows
+        arrays: bool = True # May a step be computed in NumPy, where it can be?
     ):
         c,w,self.block,self.rule = model.cfg,model.summary,block,model.rule
         self.kept = [[] for _ in range(batch)]                  # of finished bars
@@ -58,6 +147,7 @@ class Cache:
         self.at = torch.zeros(batch, dtype=torch.long, device=w.device) # `used`, where it is computed with
         self.total,self.count = w.new_zeros(batch, c.width),w.new_zeros(batch, 1) # of the embeddings of the open bar
         self.every = torch.arange(batch, device=w.device)
+        self.arrays = ArrayStep(model) if arrays and in_arrays(model) else None
 
     @property
     def width(self):
@@ -177,6 +267,8 @@ def embed_one(self:MeloFormer, cache, tokens_B, rows_BF):
 @patch
 def read(self:MeloFormer, cache, width, tokens_B, rows_BF, told_BR=None):
     "Logits of the token after each, shape (B, V); all that writing asks of a network, with `prefill`"
+    if not torch.compiler.is_compiling() and cache.arrays and len(tokens_B)<=FEW:
+        return cache.arrays.read(cache, tokens_B, rows_BF, told_BR)
     told_BTR = None if told_BR is None else told_BR[:, None]
     return self.logits(self.advance(cache, self.embed_one(cache, tokens_B, rows_BF), rows_BF, width), told_BTR)[:, 0]
 
