@@ -126,15 +126,19 @@ def halves(hid, each, i, tokens):
         if 'instruments' in told: res.setdefault('gap_CI', []).append(f1(mine['programs'], got['programs'])-f1(its['programs'], got['programs']))
     return {k: round(float(np.mean(v)), 4) for k,v in res.items()}
 
+def over_pieces(found):
+    "Mean and interval of (piece, value), where each piece counts once, whatever its seeds; and the pieces"
+    x = np.array([np.mean([v for q,v in found if q==p]) for p in dict.fromkeys(p for p,_ in found)])
+    draws = resample(len(x), 2000, np.random.default_rng(0))@x/len(x)
+    return [round(float(x.mean()), 3), *interval(draws).round(3).tolist(), len(x)]
+
 def summary(rows):
     "Mean of each measure, with its interval and the pieces that tell of it"
     res = {}
     for way in dict.fromkeys(r['way'] for r in rows):
         own = [r for r in rows if r['way']==way]
         for k in dict.fromkeys(k for r in own for k in r['scores']):
-            x = np.array([r['scores'][k] for r in own if k in r['scores']])
-            draws = resample(len(x), 2000, np.random.default_rng(0))@x/len(x)
-            res.setdefault(way, {})[k] = [round(float(x.mean()), 3), *interval(draws).round(3).tolist(), len(x)]
+            res.setdefault(way, {})[k] = over_pieces([(r['piece'], r['scores'][k]) for r in own if k in r['scores']])
     return res
 
 def above(rows):
@@ -142,10 +146,9 @@ def above(rows):
     by = {(r['way'], r['seed'], r['piece']): r['scores'] for r in rows}
     res = {}
     for other in ('shuffled','none'):
-        pairs = [(by['own', s, p], by[other, s, p]) for w,s,p in by if w=='own' and (other, s, p) in by]
-        for k in dict.fromkeys(k for a,_ in pairs for k in a):
-            d = np.array([a[k]-b[k] for a,b in pairs if k in a and k in b])
-            res.setdefault(other, {})[k] = [round(float(d.mean()), 3), *interval(resample(len(d), 2000, np.random.default_rng(0))@d/len(d)).round(3).tolist()]
+        pairs = [(p, by['own', s, p], by[other, s, p]) for w,s,p in by if w=='own' and (other, s, p) in by]
+        for k in dict.fromkeys(k for _,a,_ in pairs for k in a):
+            res.setdefault(other, {})[k] = over_pieces([(p, a[k]-b[k]) for p,a,b in pairs if k in a and k in b])[:3]
     return res
 
 def digest(data): return hashlib.sha256(data).hexdigest()[:12]

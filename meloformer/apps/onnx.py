@@ -278,9 +278,9 @@ def stepped_logits(
     for t in np.asarray(tokens).tolist():
         closing = ids.summary_row
         if ids.add(t):
-            model.step(cache, put(0)[0], put(closing))
+            model.step(cache, put(0), put(closing))
             cache.close_bar(0, ids.bar)
-        res.append(model.step(cache, put(t)[0], put(ids.row))[0])
+        res.append(model.step(cache, put(t), put(ids.row))[0])
     return torch.stack(res)
 
 # %% ../../nbs/apps/09_onnx.ipynb #fd265121
