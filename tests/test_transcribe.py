@@ -184,8 +184,43 @@ def test_like_a_bad_recording(wav, tmp_path, monkeypatch, capsys):
     assert "pip install 'meloformer[audio]'" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir())==before
 
+def test_goes_on_where_it_was_stopped(wav, tmp_path, monkeypatch, capsys):
+    "What was heard before Ctrl-C is not heard anew, and the score is the same; a kept file that is foreign or damaged is not believed"
+    from meloformer.apps.cli import run
+    out,kept,calls,stop = tmp_path/'a.mid',tmp_path/'a.mid.heard',[],[99]
+    class Ears(tr.Ears):
+        def __call__(self, x):
+            if len(calls)==stop[0]: raise KeyboardInterrupt
+            calls.append(len(x))
+            return super().__call__(x)
+    monkeypatch.setattr(tr, 'Ears', Ears)
+    def heard(until, *args):
+        calls.clear()
+        stop[0] = until
+        return run('transcribe', [*map(str, args or (wav,)), '--out', str(out)]),len(calls)
+    status,n = heard(99)
+    whole = out.read_bytes()
+    out.unlink()
+    assert status==0 and n>=4 and not kept.exists()
+    capsys.readouterr()
+    assert heard(n-2)==(130, n-2) and 'the same command goes on from here' in capsys.readouterr().err
+    assert [o.name for o in tmp_path.iterdir()]==['a.mid.heard']
+    part = kept.read_bytes()
+    assert heard(1)==(130, 1) and kept.read_bytes()[:len(part)]==part and len(kept.read_bytes())>len(part) # and was stopped again
+    assert heard(99)==(0, 1) and out.read_bytes()==whole and not kept.exists()
+    soundfile.write(tmp_path/'other.wav', played(song(seed=1)), RATE)
+    for bad,again in ((part[:-1], 3), (part[:99]+b'?'+part[100:], n), (bytes(len(part)), n), (b'', n)):
+        kept.write_bytes(bad)
+        assert heard(99)==(0, again) and out.read_bytes()==whole and not kept.exists()
+    kept.write_bytes(part)
+    assert heard(99, tmp_path/'other.wav')[1]==n and out.read_bytes()!=whole # of another sound
+    monkeypatch.setattr('meloformer.__version__', 'another')
+    kept.write_bytes(part)
+    assert heard(99)==(0, n) and not kept.exists()
+
 class Deaf:
     "A network that hears nothing, at once"
+    version = b''
     def __call__(self, x): return np.zeros((len(x), tr.FRAMES, 88, 2), np.float32)
 
 def test_memory_is_bounded(tmp_path, monkeypatch):

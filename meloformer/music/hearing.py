@@ -4,11 +4,15 @@
 
 # %% auto #0
 __all__ = ['RATE', 'LONGEST', 'MOST', 'RECORDINGS', 'HOP', 'WINDOW', 'FRAMES', 'EDGE', 'STEP', 'MODEL', 'JUDGED', 'COUNTS',
-           'SURE', 'LATE', 'is_recording', 'needed', 'samples', 'resampled', 'Ears', 'flux', 'Posteriorgram', 'windows',
-           'listen', 'spans', 'judged', 'candidates', 'notes_in', 'Transcription', 'transcribed', 'asked_program']
+           'SURE', 'LATE', 'is_recording', 'needed', 'samples', 'resampled', 'Ears', 'flux', 'Posteriorgram',
+           'Unfinished', 'windows', 'listen', 'spans', 'judged', 'candidates', 'notes_in', 'Transcription',
+           'transcribed', 'asked_program']
 
 # %% ../../nbs/music/12_hearing.ipynb #6ea10002
+import io
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from importlib.resources import files
 from importlib.util import find_spec
 from itertools import islice
@@ -16,6 +20,7 @@ from math import ceil, gcd
 from pathlib import Path
 from tqdm.auto import tqdm
 import numpy as np
+import meloformer
 from .score import *
 from .grid import *
 from .sound import SOUNDS
@@ -88,7 +93,9 @@ class Ears:
         import onnxruntime
         o = onnxruntime.SessionOptions()
         o.intra_op_num_threads = o.inter_op_num_threads = 1
-        self.net = onnxruntime.InferenceSession((files('meloformer')/'assets'/MODEL).read_bytes(), o, providers=['CPUExecutionProvider'])
+        net = (files('meloformer')/'assets'/MODEL).read_bytes()
+        self.version = sha256(net+meloformer.__version__.encode()).digest()
+        self.net = onnxruntime.InferenceSession(net, o, providers=['CPUExecutionProvider'])
 
     def __call__(self,
         x: np.ndarray # Shape (windows, WINDOW), float32
@@ -118,6 +125,44 @@ class Posteriorgram:
         "How long it lasts"
         return len(self.struck)/FPS
 
+
+# %% ../../nbs/music/12_hearing.ipynb #22408054
+class Unfinished:
+    "What a command has heard so far, in a file; it goes when the command ends, and stays where that is stopped"
+    def __init__(self,
+        path # Where it lies, once something was heard
+    ): self.path = Path(path)
+
+    @cached_property
+    def file(self):
+        "Open, at its beginning"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        f = open(self.path, 'a+b')
+        f.seek(0)
+        return f
+
+    def __call__(self,
+        of: bytes, # What is heard, and what hears it
+        hear       # Function that hears it
+    ) -> dict: # Arrays
+        "What `hear` says: from the file, if that comes next there, or heard now and written down"
+        f = self.file
+        at,size,name = f.tell(),f.read(3),f.read(32)
+        data = f.read(int.from_bytes(size, 'big'))
+        if name==sha256(of+data).digest(): return dict(np.load(io.BytesIO(data)))
+        f.seek(at); f.truncate()
+        np.savez(b := io.BytesIO(), **(res := hear()))
+        f.write(len(b.getvalue()).to_bytes(3, 'big')+sha256(of+b.getvalue()).digest()+b.getvalue()); f.flush()
+        return res
+
+    def __enter__(self): return self
+    def __exit__(self, kind, e, at):
+        if 'file' in vars(self): self.file.close()
+        if kind is None or issubclass(kind, ValueError): self.path.unlink(missing_ok=True)
+        if kind is KeyboardInterrupt: raise KeyboardInterrupt('the same command goes on from here') from None
+
+
+# %% ../../nbs/music/12_hearing.ipynb #16884efa
 def windows(pieces):
     "Windows of sound, one for `STEP` frames, and at last how many samples there were"
     held,n = np.zeros(EDGE*HOP, np.float32),0
@@ -132,22 +177,23 @@ def windows(pieces):
 
 def listen(
     path, # Sound file
-    progress: bool = False
+    progress: bool = False,
+    kept: Unfinished = None # What was heard of it before
 ) -> Posteriorgram:
     "Hear a file, two windows at a time; an hour takes 60 MB"
     ears,pieces = Ears(),samples(path)
     rate,seconds = next(pieces)
-    each = windows(resampled(pieces, int(rate)))
-    struck,sounds,gains,loudest = [],[],[],0.
+    each,rows,loudest = windows(resampled(pieces, int(rate))),[],0.
+    def hear():
+        keys = np.rint(255*ears(x)[:, EDGE:EDGE+STEP]*(np.abs(x).max(1)>1e-4)[:, None, None, None]).astype(np.uint8).reshape(-1, 88, 2)
+        return dict(struck=keys[..., 0], sounds=keys[..., 1], flux=np.concatenate([flux(o) for o in x]).astype(np.float16))
     with tqdm(total=round(float(seconds)), unit=' s', desc='listening', disable=None if progress else True) as bar:
         while len(x := np.array(list(islice(each, 2)))):
             loudest = max(loudest, float(np.abs(x).max()))
-            heard = np.rint(255*ears(x)[:, EDGE:EDGE+STEP]*(np.abs(x).max(1)>1e-4)[:, None, None, None]).astype(np.uint8)
-            struck.append(heard[..., 0].reshape(-1, 88)); sounds.append(heard[..., 1].reshape(-1, 88))
-            gains.append(np.concatenate([flux(o) for o in x]).astype(np.float16))
-            bar.update(min(bar.total, round(len(struck)*2*STEP/FPS))-bar.n)
+            rows.append(kept(ears.version+x.tobytes(), hear) if kept else hear())
+            bar.update(min(bar.total, round(len(rows)*2*STEP/FPS))-bar.n)
     if loudest<1e-4: raise ValueError(f'{path}: is silent')
-    return Posteriorgram(*map(np.concatenate, (struck, sounds, gains)))
+    return Posteriorgram(**{k: np.concatenate([o[k] for o in rows]) for k in rows[0]})
 
 # %% ../../nbs/music/12_hearing.ipynb #92d8e86d
 def _first(marks, at):
@@ -270,11 +316,12 @@ def transcribed(
     first_beat: float = None,
     taps: np.ndarray = None,
     program: int = 0,
-    progress: bool = False
+    progress: bool = False,
+    kept: Unfinished = None # As `listen` has it
 ) -> Transcription:
     "A sound file as notes, beats and bars"
     needed()
-    p = listen(path, progress)
+    p = listen(path, progress, kept)
     notes = notes_in(p)
     if len(notes)<8: raise ValueError(f'{path}: {len(notes) or "no"} notes can be heard in it, too few for music')
     try: return Transcription(p, notes, find_beats(notes, p.flux.astype(float), tempo, meter, first_beat, taps), program)
