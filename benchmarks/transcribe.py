@@ -1,11 +1,12 @@
 """How much of a recording is heard: notes, beats, bars
 
     python benchmarks/transcribe.py CORPUS KEEP [--unseen SOUNDFONT]
+    python benchmarks/transcribe.py CORPUS KEEP --piano [--unseen SOUNDFONT]
     python benchmarks/transcribe.py CORPUS KEEP --fit
 
 CORPUS is a prepared corpus whose MIDI files are still there. The beginning of its validation pieces is played by FluidSynth, of quartets, orchestras and games also something out of the middle, from anywhere in a bar, and
 heard; what was heard is kept in the folder KEEP, so that the next time it need not be. Reported for each kind of music, with intervals of 95 % over pieces: F1 of onsets (50 ms, pitch right), of onsets and ends, tempo
-right (within 4 %), meter right, F of bar lines (70 ms), and the share of found notes that stand on their position of the bar, with found and with true beats. `--fit` prints what `COUNTS` and `WEIGHTS` should be, by excerpts of training pieces: the
+right (within 4 %), meter right, F of bar lines (70 ms), and the share of found notes that stand on their position of the bar, with found and with true beats. `--piano` reports that of pianos alone, each heard as all else is and, in the same run, by Transkun. `--fit` prints what `COUNTS` and `WEIGHTS` should be, by excerpts of training pieces: the
 first --rendered of them are played and heard, of 450 the notes are blurred in imitation of that, which costs far less."""
 import json, random, subprocess, tempfile, time
 from collections import Counter, defaultdict
@@ -13,7 +14,7 @@ from pathlib import Path
 import mir_eval, numpy as np, soundfile
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
-from meloformer.music.hearing import LATE, Posteriorgram, candidates, judged, listen, notes_in
+from meloformer.music.hearing import LATE, Posteriorgram, candidates, judged, listen, notes_in, piano_notes
 from meloformer.music.beats import FPS, HEARD, Beats, bpm_of, evidence, features, find_beats, on_bars, pulse, quarters_of, readings, salience, snapped, steadied
 from meloformer.music.score import Score, columns
 from meloformer.music.sound import find_soundfont
@@ -38,14 +39,14 @@ def excerpt(path, at, seconds):
     t,a = s.seconds(bars['onset']),int(at*len(bars))
     return cut(s, a, min(int(np.searchsorted(t, t[a]+seconds)), bar_count(s)))
 
-def hear(score, soundfont=None):
+def hear(score, soundfont=None, ear=listen):
     "What is heard of a score, and how many seconds of processor it took for each second"
     with tempfile.TemporaryDirectory() as tmp:
         sound = score.audio(soundfont, 44100)
         sound.samples = sound.samples[:int(44100*(float(score.seconds(score.end))+1))]
         sound.save(Path(tmp)/'a.wav')
         start = time.process_time()
-        p = listen(Path(tmp)/'a.wav')
+        p = ear(Path(tmp)/'a.wav')
         return p,(time.process_time()-start)/sound.seconds
 
 def facts(score):
@@ -126,11 +127,12 @@ def true_beats(d):
     number = np.maximum(1, number.astype(int))
     return Beats(quarter, number, f'{number.max()}/4')
 
-def measure(kind, d):
-    "All figures of one excerpt"
+def measure(d, notes=None):
+    "All figures of one excerpt, of `notes` if they were heard in another way"
     start = time.process_time()
-    notes = notes_in(heard(d))
-    beats = find_beats(notes, d['F'].astype(float))
+    rough = notes_in(heard(d))
+    if notes is None: notes = rough
+    beats = find_beats(rough, d['F'].astype(float))
     cost = float(d['cost'])+(time.process_time()-start)/float(d['bars'][-1])
     bpm,meter = truth(d)
     named = f'{meter[0]}/{meter[1]}'
@@ -242,11 +244,24 @@ def summaries(pieces):
     "Rows of the table"
     by,rng = defaultdict(list),np.random.default_rng(0)
     for kind,d in pieces:
-        if (~d['drum']).sum()>20: by[kind_of(kind, d)].append(measure(kind, d))
+        if (~d['drum']).sum()>20: by[kind_of(kind, d)].append(measure(d))
     rows = {k: summary(v, rng) for k,v in sorted(by.items())}
     rows['all'] = summary(sum(by.values(), []), rng)
     rows['all but piano'] = summary(sum((v for k,v in by.items() if k!='piano'), []), rng)
     return [dict(kind=k, **v) for k,v in rows.items()]
+
+def pianos(corpus, most, seconds, soundfont=None):
+    "Rows of pianos alone, heard in two ways; to what Transkun costs is added what the frames cost in which beats are found"
+    by,rng = defaultdict(list),np.random.default_rng(0)
+    for kind,path,at in jobs(corpus, 'val', most):
+        d = facts(s := excerpt(path, at, seconds))
+        if kind_of(kind, d)!='piano': continue
+        (p,cost),(notes,more) = hear(s, soundfont),hear(s, soundfont, piano_notes)
+        d |= dict(P=np.stack([p.struck, p.sounds], -1), F=p.flux)
+        by['basic-pitch'].append(measure(d|dict(cost=cost)))
+        by['transkun'].append(measure(d|dict(cost=cost+more), notes))
+        print({k: (Path(path).name, v[-1]['onset'], v[-1]['cost']) for k,v in by.items()}, flush=True)
+    return [dict(kind='piano', heard_by=k, **summary(v, rng)) for k,v in by.items()]
 
 @call_parse
 def main(
@@ -256,9 +271,14 @@ def main(
     most: int = 3,       # Pieces of a set, of Mutopia three times as many (training: 50)
     unseen: str = None,  # Soundfont that nothing was fitted to: all is played with it, too
     fit: bool = False,
+    piano: bool = False, # Pianos alone, heard by Transkun and as all else is?
     rendered: int = 50   # Excerpts that are played for --fit
 ):
     if fit: return fitted(corpus, list(kept(corpus, keep, 'train', 50, seconds, rendered)), seconds)
+    if piano:
+        rows = [dict(soundfont=(f or find_soundfont()).name, **o) for f in (None, *([Path(unseen)] if unseen else ())) for o in pianos(corpus, most, seconds, f)]
+        return report('transcribe_piano', ('onnxruntime','scipy','mir_eval','transkun'),
+                      command='python benchmarks/transcribe.py CORPUS KEEP --piano'+f' --unseen {Path(unseen).name}'*bool(unseen), rows=rows)
     rows = [dict(soundfont=find_soundfont().name, **o) for o in summaries(kept(corpus, keep, 'val', most, seconds))]
     if unseen: rows += [dict(soundfont=Path(unseen).name, **o) for o in summaries(kept(corpus, Path(keep)/'unseen', 'val', most, seconds, soundfont=unseen))]
     report('transcribe', ('onnxruntime','scipy','mir_eval'), command='python benchmarks/transcribe.py CORPUS KEEP'+f' --unseen {Path(unseen).name}'*bool(unseen), rows=rows)

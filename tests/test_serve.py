@@ -2,7 +2,7 @@
 import asyncio, base64, io, json, signal, socket, subprocess, sys, threading, time
 from pathlib import Path
 from urllib.request import urlopen
-import httpx, pytest, schemathesis, soundfile
+import httpx, numpy as np, pytest, schemathesis, soundfile
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
@@ -87,20 +87,45 @@ def test_sentences_and_recordings(server, model, tmp_path):
         with pytest.raises(Refused) as e: c.transcribe(b'RIFF', **wrong) if 'sound' not in wrong else c.ask('/v1/transcribe', wrong)
         assert e.value.status==422, wrong
 
+def test_like(server, model, tmp_path):
+    "A recording, or MIDI, that a piece is to be like: the same as in Python; what is neither, or too much, is a sentence that tells of no folder, and so is a model that does not listen"
+    sound,asked = io.BytesIO(),dict(bars=2, instruments='flute', seed=3)
+    soundfile.write(sound, played(song(2)), 22050, 'PCM_16', format='wav')
+    (tmp_path/'a.wav').write_bytes(sound.getvalue())
+    with Running('serve', '--bars', 8) as s:
+        c,hears = Server(s.url),MeloFormer.from_pretrained()
+        made = c.generate(like=sound.getvalue(), meter='4/4', **asked)
+        assert made==[hears.generate(like=tmp_path/'a.wav', meter='4/4', **asked).to_bytes()]!=c.generate(meter='4/4', **asked)
+        (tmp_path/'a.mid').write_bytes(made[0])
+        assert c.generate(like=made[0], seed=4)==[hears.generate(like=tmp_path/'a.mid', seed=4).to_bytes()]
+        assert [k for k,_ in c.stream(like=made[0], like_facts='rhythm', **asked)]==['waiting','writing','bar','bar','done']
+        silence,hours,long = io.BytesIO(),io.BytesIO(),hears.generate(bars=9, instruments='flute').to_bytes()
+        soundfile.write(silence, np.zeros(22050), 22050, 'PCM_16', format='wav')
+        soundfile.write(hours, np.zeros(5*3600*8000, np.float32), 8000, 'PCM_16', format='flac')
+        for data,words in ((b'', 'is no sound'), (b'MThd', 'like'), (b'ID3'*999, 'is no sound'), (silence.getvalue(), 'like: is silent'), (hours.getvalue(), 'like: lasts 5.0 hours'), (long, 'at most 8 bars')):
+            r = httpx.post(s.url+'/v1/generate', json=dict(like=base64.b64encode(data).decode()), timeout=120)
+            assert r.status_code==422 and words in r.json()['detail'][0]['msg'] and 'tmp' not in r.text, (words, r.text)
+        for wrong in (dict(bars=0), dict(form='AB'), dict(like_facts='rhythm,drums'), dict(meter='3/8')):
+            with pytest.raises(Refused, match=f'--{min(wrong)}'): c.generate(like=sound.getvalue(), **wrong)
+        assert c.health()['status']=='ok'
+    with pytest.raises(Refused, match='does not listen to outlines; leave --like out'): Server(server.url).generate(like=made[0])
+
 def test_javascript_client(server, model, tmp_path):
     code = f"""import {{ Server }} from '{root}/clients/meloformer.mjs'
     const c = new Server('{server.url}'), short = {json.dumps(SHORT|dict(seed=7))}, hex = o => Buffer.from(o).toString('hex'), kinds = []
     const [a] = await c.generate(short)
     const [b] = await c.infill(a, '1', {{seed: 1}})
     const [waltz] = await c.text('{WALTZ}', {{seed: 3}})
+    const like = await c.generate({{like: a}}).catch(e => [e.status, e.message.slice(0, 9)])
     const deaf = await c.transcribe(new Uint8Array([1, 2])).catch(e => [e.status, e.message.slice(0, 6)])
     for await (const [kind] of c.stream({{...short, bars: 3}})) kinds.push(kind)
     const no = await c.generate({{bars: 0}}).catch(e => [e.status, e.message])
-    console.log(JSON.stringify([hex(a), hex(b), kinds, no, (await c.health()).status, hex(waltz), deaf]))"""
+    console.log(JSON.stringify([hex(a), hex(b), kinds, no, (await c.health()).status, hex(waltz), deaf, like]))"""
     (tmp_path/'a.mjs').write_text(code)
     r = subprocess.run(['node', tmp_path/'a.mjs'], capture_output=True, text=True, timeout=300)
     assert r.returncode==0, r.stderr
-    a,b,kinds,no,status,waltz,deaf = json.loads(r.stdout)
+    a,b,kinds,no,status,waltz,deaf,like = json.loads(r.stdout)
+    assert like==[422, 'the model'] # of this server does not listen
     assert bytes.fromhex(waltz)==model.generate(text=WALTZ, seed=3).to_bytes() and deaf==[422, 'sound:']
     song = model.generate(seed=7, **SHORT)
     song.write(tmp_path/'a.mid')

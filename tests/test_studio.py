@@ -156,7 +156,7 @@ class Session:
         self.fields,self.usual = {o['label']: o['parameter_name'] for o in rows},{o['label']: o['parameter_default'] for o in rows}
     def write(self, **said):
         "What is written: bars and notes, and where the file lies"
-        named = {next(v for k,v in self.fields.items() if k.startswith(label)): x for label,x in ({'Your piece': None}|said).items()}
+        named = {next(v for k,v in self.fields.items() if k.startswith(label)): x for label,x in ({'Your piece': None, 'Like': None}|said).items()}
         return self.client.predict(api_name='/write', **named)
     def read(self, path, route='gradio_api/file='):
         "What the address of a file answers"
@@ -234,6 +234,24 @@ def test_a_recording(served):
     for task in TASKS:
         who = {'Players to write anew': [instrument_name(0, False)]} if task=='Write players anew' else {}
         assert files_of(ann.write(**{'What': task, 'Your piece': now, 'Bars to write': 1, **who})), task
+
+def test_like_a_recording(served):
+    "What is heard in it takes its place; bars, meter and tempo become its own, and what is written says how like it it is; another's is refused"
+    url,_,folder = served
+    ann,bob = Session(url),Session(url)
+    soundfile.write(folder.parent/'song.wav', played(song(2)), 22050)
+    (folder.parent/'text.mp3').write_text('<html>'*100)
+    sound,text = (dict(path=str(ann.upload(folder.parent/o)), meta=dict(_type='gradio.FileData')) for o in ('song.wav','text.mp3'))
+    assert 'text.mp3: is no sound' in (said := ann.call('listen_1', [text])) and str(folder) not in said
+    now = json.loads(ann.call('listen_1', [sound]).split('data: ')[1])[0]['path']
+    s,now = Score.from_bytes(ann.read(now).content),dict(path=now, meta=dict(_type='gradio.FileData'))
+    bars,meter,tempo = json.loads(ann.call('follow', [now]).split('data: ')[1])
+    assert (bars, meter)==(len(s.bars()), '4/4') and abs(tempo/110-1)<.03
+    asked = {'Like': now, 'Bars to write': 1}
+    assert 'in common with --like: harmony' in str(ann.write(**asked)) and 'in common' not in str(ann.write(**{'Bars to write': 1}))
+    assert 'event: error' in bob.call('follow', [now])
+    assert 'event: error' in bob.call('write', [now if k.startswith('Like') else v for k,v in bob.usual.items()])
+    with pytest.raises(AppError): ann.write(**asked, Form='AB')
 
 def test_a_page_that_is_closed(served):
     "Its files are removed while the command goes on; those of others stay"

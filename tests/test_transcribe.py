@@ -1,10 +1,11 @@
 "From sound to MIDI: whatever the rate and the channels, in bounded memory; what is no music is refused in a sentence"
-import hashlib, re, tracemalloc
+import hashlib, re, sys, tracemalloc
 from importlib.resources import files
 import numpy as np, pytest
 soundfile = pytest.importorskip('soundfile')
 pytest.importorskip('onnxruntime')
 pytest.importorskip('scipy')
+import fake_transkun
 from commands import command
 from meloformer.music import hearing as tr
 from meloformer.music.score import Score
@@ -184,9 +185,89 @@ def test_like_a_bad_recording(wav, tmp_path, monkeypatch, capsys):
     assert "pip install 'meloformer[audio]'" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir())==before
 
+def test_goes_on_where_it_was_stopped(wav, tmp_path, monkeypatch, capsys):
+    "What was heard before Ctrl-C is not heard anew, and the score is the same; a kept file that is foreign or damaged is not believed"
+    from meloformer.apps.cli import run
+    out,kept,calls,stop = tmp_path/'a.mid',tmp_path/'a.mid.heard',[],[99]
+    class Ears(tr.Ears):
+        def __call__(self, x):
+            if len(calls)==stop[0]: raise KeyboardInterrupt
+            calls.append(len(x))
+            return super().__call__(x)
+    monkeypatch.setattr(tr, 'Ears', Ears)
+    def heard(until, *args):
+        calls.clear()
+        stop[0] = until
+        return run('transcribe', [*map(str, args or (wav,)), '--out', str(out)]),len(calls)
+    status,n = heard(99)
+    whole = out.read_bytes()
+    out.unlink()
+    assert status==0 and n>=4 and not kept.exists()
+    capsys.readouterr()
+    assert heard(n-2)==(130, n-2) and 'the same command goes on from here' in capsys.readouterr().err
+    assert [o.name for o in tmp_path.iterdir()]==['a.mid.heard']
+    part = kept.read_bytes()
+    assert heard(1)==(130, 1) and kept.read_bytes()[:len(part)]==part and len(kept.read_bytes())>len(part) # and was stopped again
+    assert heard(99)==(0, 1) and out.read_bytes()==whole and not kept.exists()
+    soundfile.write(tmp_path/'other.wav', played(song(seed=1)), RATE)
+    for bad,again in ((part[:-1], 3), (part[:99]+b'?'+part[100:], n), (bytes(len(part)), n), (b'', n)):
+        kept.write_bytes(bad)
+        assert heard(99)==(0, again) and out.read_bytes()==whole and not kept.exists()
+    kept.write_bytes(part)
+    assert heard(99, tmp_path/'other.wav')[1]==n and out.read_bytes()!=whole # of another sound
+    monkeypatch.setattr('meloformer.__version__', 'another')
+    kept.write_bytes(part)
+    assert heard(99)==(0, n) and not kept.exists()
+
 class Deaf:
     "A network that hears nothing, at once"
+    version = b''
     def __call__(self, x): return np.zeros((len(x), tr.FRAMES, 88, 2), np.float32)
+
+@pytest.fixture
+def pianist(tmp_path, monkeypatch):
+    "Forty seconds that a stand-in for transkun hears as notes, some of which last over one or two of its stretches"
+    notes = [(1+.5*i, 1.4+.5*i, 50+i%24, 40+i%60) for i in range(60)]+[(2., 14.5, 90, 64), (6.25, 29.5, 30, 100), (30., 31., 30, 7), (38., 39.5, 91, 60)]
+    fake_transkun.install(tmp_path/'lib', notes)
+    monkeypatch.syspath_prepend(tmp_path/'lib')
+    for o in [o for o in sys.modules if o.split('.')[0]=='transkun']: monkeypatch.delitem(sys.modules, o)
+    monkeypatch.setattr(tr, 'Ears', Deaf)
+    monkeypatch.setattr(tr, 'notes_in', lambda p: np.array(sorted(notes), tr.HEARD)) # beats are found in these
+    soundfile.write(tmp_path/'a.wav', np.arange(40*44100)/44100/100, 44100, 'FLOAT')
+    yield notes
+    for o in [o for o in sys.modules if o.split('.')[0]=='transkun']: sys.modules.pop(o)
+
+def test_a_piano_alone(pianist, tmp_path, monkeypatch, capsys):
+    "Every note is there once and whole, wherever stretches begin; stopped, those that were heard are not heard anew"
+    from meloformer.apps.cli import run
+    found = tr.piano_notes(tmp_path/'a.wav')
+    want = sorted(pianist, key=lambda n: (n[0], n[2]))
+    assert [(int(p), int(v)) for p,v in zip(found['pitch'], found['velocity'])]==[n[2:] for n in want]
+    assert np.abs(found['onset']-[n[0] for n in want]).max()<1e-3 and np.abs(found['end']-[n[1] for n in want]).max()<1e-3
+    assert 'torchaudio' not in sys.modules
+    calls,stop = [],[99]
+    class Pianist(tr.Pianist):
+        def __call__(self, x, start):
+            if len(calls)==stop[0]: raise KeyboardInterrupt
+            calls.append(start)
+            return super().__call__(x, start)
+    monkeypatch.setattr(tr, 'Pianist', Pianist)
+    ask = ['transcribe', [str(tmp_path/'a.wav'), '--piano', '--tempo', '120', '--meter', '4/4', '--out', str(tmp_path/'a.mid')]]
+    assert run(*ask)==0 and f'{len(want)} notes' in capsys.readouterr().out
+    whole,n = (tmp_path/'a.mid').read_bytes(),len(calls)
+    calls.clear()
+    stop[0] = 2
+    assert run(*ask)==130 and (tmp_path/'a.mid.heard').exists() and 'goes on' in capsys.readouterr().err
+    stop[0] = 99
+    assert run(*ask)==0 and len(calls)==n and (tmp_path/'a.mid').read_bytes()==whole and not (tmp_path/'a.mid.heard').exists()
+
+def test_without_transkun(wav, monkeypatch, capsys):
+    "The sentence says what to install"
+    from meloformer.apps.cli import run
+    monkeypatch.setattr(tr, 'find_spec', lambda name: name!='transkun')
+    assert run('transcribe', [str(wav), '--piano'])==1
+    err = capsys.readouterr().err
+    assert err.count('\n')==1 and "--piano needs transkun, which hears pianos: pip install 'meloformer[piano]'" in err
 
 def test_memory_is_bounded(tmp_path, monkeypatch):
     "Six minutes more take no more than what was heard in them"

@@ -44,8 +44,9 @@ class Limits:
         for k in ('bars','attempts','window'):
             if (most := getattr(self, k)) < (getattr(r, k) or 0) and not (k=='bars' and r.prompt):
                 raise ValueError(f'--{k} is at most {most} here, not {getattr(r, k)}')
-        if r.prompt and (n := len(r.prompt.bars()))>self.song:
-            raise ValueError(f'the piece has {n} bars; at most {self.song} are read here')
+        for piece in (r.prompt, getattr(r.like, 'score', r.like)): # of a recording what was heard
+            if isinstance(piece, Score) and (n := len(piece.bars()))>self.song:
+                raise ValueError(f'the piece has {n} bars; at most {self.song} are read here')
         for k,v in vars(r).items():
             if isinstance(v, str) and len(v)>self.text: raise ValueError(f'--{k} has at most {self.text} characters here, not {len(v)}')
 

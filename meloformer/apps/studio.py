@@ -25,7 +25,7 @@ from ..music.hearing import *
 from ..music.formats import *
 
 # %% ../../nbs/apps/02_studio.ipynb #1703f884
-TASKS = {'A new piece': 'text bars chords instruments meter tempo form loop', 'Go on with it': 'bars chords',
+TASKS = {'A new piece': 'text like bars chords instruments meter tempo form loop', 'Go on with it': 'bars chords',
     'Write bars anew': 'region chords', 'Write players anew': 'region players', 'Add players': 'region instruments',
     'Find new chords': 'region'}
 NEW,ON,BARS,PLAYERS,MORE,HARMONY = TASKS
@@ -59,7 +59,7 @@ def answer_page(
     if task==PLAYERS and not players: raise ValueError('choose the players that are to be written anew')
     if task==MORE and not instruments: raise ValueError('choose the players to add')
     text = fields.pop('text', None) or ''
-    for k in ('chords','meter','tempo','form','loop'):
+    for k in ('chords','meter','tempo','form','loop','like'):
         if k!='chords' and task!=NEW or k not in TASKS[task].split() and k=='chords': fields.pop(k, None)
     if task==NEW: fields |= dict(bars=int(bars), instruments=', '.join(instruments))
     elif task==ON: fields |= dict(prompt=piece, bars=int(bars)+len(Score.read(piece).bars()))
@@ -137,6 +137,8 @@ def _fields(g):
     example = 'a waltz in D minor for flute and harp, 16 bars; then the full orchestra, fast'
     settled = 'What the words settle replaces the fields below.'
     f['text'] = g.Textbox('', lines=2, placeholder=example, label='In words', info=settled, elem_id='text')
+    f['like'] = g.File(label='Like this: MIDI or a recording, whose bars say what those that are written are to be like',
+        file_types=f['piece'].file_types, elem_id='like', height=140)
     f['players'] = g.Dropdown([], label='Players to write anew', multiselect=True, visible=False, elem_id='players')
     f['bars'] = g.Slider(1, 128, usual.bars, step=1, label='Bars to write', elem_id='bars')
     a_bar = 'A bar each, repeated; two in a bar: Am:2 F:2. Empty: those of your piece, in a new piece the model finds them.'
@@ -177,6 +179,13 @@ def _load(path):
     s = _read(path)
     names = list(dict.fromkeys(instrument_name(t.program, t.is_drum) for t in s.tracks))
     return g.update(value=roll(s, marked(s, 1, 1)), visible=True),1,1,g.update(choices=names, value=[])
+
+def _follow(path):
+    "A piece is there that another is to be like: bars, meter and tempo become its own"
+    if not path or is_recording(path): return [_gradio().skip()]*3
+    s = _read(path)
+    b = s.bars()
+    return min(len(b), 128),f"{b['numerator'][0]}/{b['denominator'][0]}",round(float(s.tempos[0]['bpm']))
 
 def _mark(path, first, last):
     "Other bars are meant"
@@ -343,7 +352,7 @@ def _answers(g):
     return yours,player,picture,which,said,kind,file,on,undo
 
 # %% ../../nbs/apps/02_studio.ipynb #fde63f4d
-SEEN = 'text','players','bars','chords','instruments','meter','tempo','form','loop','region' # depends on the task
+SEEN = 'text','like','players','bars','chords','instruments','meter','tempo','form','loop','region' # depends on the task
 
 # %% ../../nbs/apps/02_studio.ipynb #0ffede05
 def page(
@@ -358,12 +367,14 @@ def page(
     def mine(request, path): return _mine(path, files, request)
     def owned(request): return lambda path: files.add(path, request.cookies[COOKIE], request.session_hash)
     def write(request: g.Request, *values, progress=g.Progress()):
-        mine(request, (asked := dict(zip(f, values)))['piece'])
+        asked = dict(zip(f, values))
+        for k in ('piece','like'): mine(request, asked[k])
         return _write(model, hid, folder, asked, progress, owned(request))
     def show(request: g.Request, kept, i, kind): return _shown(kept, i, owned(request), kind)
     def download(request: g.Request, kept, i, kind): return _download(kept, i, kind, owned(request))
     def listen(request: g.Request, path, progress=g.Progress()): return _listen(mine(request, path), folder, progress, owned(request))
     def load(request: g.Request, path): return _load(mine(request, path))
+    def follow(request: g.Request, path): return _follow(mine(request, path))
     def mark(request: g.Request, path, first, last): return _mark(mine(request, path), first, last)
     def leave(request: g.Request): files.leave(request.session_hash)
     with g.Blocks(title='MeloFormer studio', analytics_enabled=False, fill_width=True, delete_cache=(600, 86400)) as app:
@@ -377,8 +388,9 @@ def page(
         shown = [player, picture, said, file, last]
         f['task'].change(_choose, f['task'], [*(f[k] for k in SEEN[:-1]), region])
         for k in ('task','text'): f[k].change(partial(_hear, heard=bool(model.bridge)), [f['task'], f['text']], heard)
-        f['piece'].upload(listen, f['piece'], f['piece'])
+        for k in ('piece','like'): f[k].upload(listen, f[k], f[k])
         f['piece'].change(load, f['piece'], [yours, f['first'], f['last'], f['players']])
+        f['like'].change(follow, f['like'], [f['bars'], f['meter'], f['tempo']])
         for k in ('first','last'): f[k].change(mark, [f['piece'], f['first'], f['last']], yours)
         go.click(write, list(f.values()), [kept, which, on, kind, f['seed'], *shown])
         for o,do,to in ((which, show, shown), (kind, download, file)): o.input(do, [kept, which, kind], to)

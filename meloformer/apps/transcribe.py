@@ -34,18 +34,21 @@ def transcribe(
     first_beat: float = None, # Second at which some bar begins
     beats: str = None,  # Text file with the beats as you tapped them, a second in each line
     instrument: str = 'piano', # Who plays the notes
+    piano: bool = False, # Is it a piano alone? Then it is heard far better, and takes forty times as long
     as_played: bool = False, # Leave notes where they were played, instead of on the grid?
     picture: str = None # Where a picture goes: what was heard, notes, beats and bars (.png)
 ):
-    "A recording as a score: notes, beats, bars; a typed tempo, meter or beats go before what is found"
-    needed()
+    "A recording as a score: notes, beats, bars; what is typed goes before what is found. Stopped, the same command goes on"
+    needed(piano)
     out = Path(out or Path(sound).with_suffix('.mid'))
     format_of(out)
     if picture and Path(picture).suffix.lower()!='.png': raise ValueError(f'{picture}: give the picture a name that ends in .png')
     program = asked_program(instrument, tempo, meter)
-    t = transcribed(sound, tempo, meter, first_beat, read_taps(beats) if beats else None, program, sys.stderr.isatty())
-    score = t.played if as_played else t.score
-    score.write(out)
+    taps = read_taps(beats) if beats else None
+    with Unfinished(out.with_name(out.name+'.heard')) as kept:
+        t = transcribed(sound, tempo, meter, first_beat, taps, program, sys.stderr.isatty(), kept, piano)
+        score = t.played if as_played else t.score
+        score.write(out)
     print(f'{out}: {len(score.notes)} notes in {len(score.bars())} bars; {t.beats}')
     if t.beats.doubts: print(f'Not sure: type {t.beats.doubts}, or tap the beats into a file for --beats')
     if why := remark(t): print(f'As a piece to learn from, `prepare` would leave it out: {why}')

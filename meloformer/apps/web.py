@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['BIG', 'HERE', 'VERBS', 'MIDI', 'ERRORS', 'range_of', 'schema', 'piece_of', 'decoded', 'Fault', 'Take', 'Answer',
            'text_of', 'answer_of', 'refusal', 'hung_up', 'happenings', 'data_of', 'events', 'finished', 'SoundQuery',
-           'Sound', 'Heard', 'score_of', 'Guard', 'Metrics', 'Sentence', 'Field_', 'Refusal', 'Health', 'web_app']
+           'Sound', 'Heard', 'as_file', 'score_of', 'like_of', 'Guard', 'Metrics', 'Sentence', 'Field_', 'Refusal',
+           'Health', 'web_app']
 
 # %% ../../nbs/apps/05_web.ipynb #22062911
 import asyncio, base64, binascii, hmac, json, os, re
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import MISSING, fields
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal, Optional
@@ -25,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from ..music.score import *
 from ..music.hearing import *
 from ..tokens.edit import InFile
+from ..net.model import *
 from ..writing.request import *
 from .jobs import *
 
@@ -118,7 +120,7 @@ def refusal(
 ) -> list: # As FastAPI tells of what cannot be processed
     "The sentence of an error, and the field it names"
     words = ' '.join(str(e).split())
-    name = re.search(r'--(\w+)|^(midi|sound)\b', words)
+    name = re.search(r'--(\w+)|^(midi|sound|like)\b', words)
     return [dict(type='value_error', loc=['body', name[1] or name[2]] if name else ['body'], msg=words)]
 
 # %% ../../nbs/apps/05_web.ipynb #ae439079
@@ -196,6 +198,18 @@ class Heard(BaseModel):
     notes: int
 
 # %% ../../nbs/apps/05_web.ipynb #b8a1e005
+@contextmanager
+def as_file(
+    data: bytes,
+    field: str, # Where it was sent
+    suffix: str = ''
+): # Its path
+    "A file while it is read; a `ValueError` about it names the field, and not where it lay"
+    with TemporaryDirectory() as folder:
+        with open(path := os.path.join(folder, field+suffix), 'wb') as f: f.write(data)
+        try: yield path
+        except ValueError as e: raise ValueError(re.sub(f'(--{field} )?'+re.escape(path), field, str(e))) from None
+
 def score_of(
     data: bytes, # A sound file
     asked: SoundQuery
@@ -203,11 +217,17 @@ def score_of(
     "What is heard in a recording; what is no sound is a `ValueError` that names the field"
     needed()
     program = asked_program(asked.instrument, asked.tempo, asked.meter)
-    with TemporaryDirectory() as folder:
-        with open(path := os.path.join(folder, 'sound'), 'wb') as f: f.write(data)
-        try: t = transcribed(path, asked.tempo, asked.meter, asked.first_beat, program=program)
-        except ValueError as e: raise ValueError(str(e).replace(path, 'sound')) from None
+    with as_file(data, 'sound') as path: t = transcribed(path, asked.tempo, asked.meter, asked.first_beat, program=program)
     return t.played if asked.as_played else t.score
+
+def like_of(
+    data: bytes, # A MIDI or a sound file
+    model: MeloFormer, # That is to listen to it
+    given: dict  # Other fields of the request
+): # `Score` or `Transcription`
+    "What bars are to be like; what is neither, or cannot be beside the other fields, is a `ValueError`"
+    with as_file(data, 'like', '.mid' if data[:4]==b'MThd' else RECORDINGS[0]) as path:
+        return with_like(model, GenerationRequest(**given, like=path)).like
 
 # %% ../../nbs/apps/05_web.ipynb #90307723
 HERE = 'localhost','127.0.0.1','::1'
@@ -313,22 +333,25 @@ ERRORS = {o: dict(model=Sentence) for o in (400, 401, 403, 408, 409, 413, 421, 4
 # %% ../../nbs/apps/05_web.ipynb #ca64e9c5
 def _asked(fields, data):
     "Keyword arguments of `GenerationRequest`, and the number of takes"
-    given = fields.model_dump(exclude_unset=True, exclude={'midi','takes','stream'})
+    given = fields.model_dump(exclude_unset=True, exclude={'midi','like','takes','stream'})
     if data is not None: given['prompt'] = piece_of(data)
     return given,getattr(fields, 'takes', 1)
 
-def _json_route(api, desk, verb, say, need):
+def _json_route(api, desk, verb, say, need, hear):
     "JSON in; JSON or events out"
     midi = str if 'midi' in need else Optional[str]
     Fields = schema(desk.limits, verb.capitalize(), need,
         midi=(midi, Field(*(() if 'midi' in need else (None,)), description='The piece: a MIDI file',
                           json_schema_extra=dict(contentEncoding='base64', contentMediaType='audio/midi'))),
+        like=(Optional[str], Field(None, json_schema_extra=dict(contentEncoding='base64'),
+            description='A MIDI or sound file: each bar that is written is to be like the bar of it that has its number')),
         takes=(int, Field(1, lt=BIG, description='Answers to write; their seeds go up by one',
                           json_schema_extra=dict(minimum=1, maximum=desk.limits.takes))),
         stream=(bool, Field(False, description='Send events while it is written: waiting, writing, bar …, and at last done, '
                                                'failed or cancelled')))
     async def write(fields: Fields, request: Request):
         given,takes = await asyncio.to_thread(lambda: _asked(fields, decoded(fields.midi) if fields.midi is not None else None))
+        if fields.like is not None: given['like'] = await hear(like_of, decoded(fields.like, 'like'), desk.model, given)
         each = happenings(desk, given, takes, request)
         if not fields.stream: return answer_of(await finished(each))
         first = await anext(each) # a request that cannot be is refused before the stream begins
@@ -353,20 +376,25 @@ def _midi_route(api, desk, verb, say, need):
         responses=ERRORS|{200: dict(content={'audio/midi': MIDI})}, openapi_extra=body)(write)
 
 # %% ../../nbs/apps/05_web.ipynb #b8a1e004
-def _sound_routes(api):
+def _one_at_a_time():
+    "A function that has others called in a thread, one after the other"
+    ears = asyncio.Lock()
+    async def hear(f, *args):
+        async with ears: return await asyncio.to_thread(f, *args)
+    return hear
+
+def _sound_routes(api, hear):
     "Recordings in, scores out"
-    ears,sound = asyncio.Lock(),dict(schema=dict(type='string', format='binary'))
-    async def hear(data, asked):
-        async with ears: return await asyncio.to_thread(score_of, data, asked)
+    sound = dict(schema=dict(type='string', format='binary'))
     @api.post('/v1/transcribe', summary='Hear a recording', operation_id='transcribe', responses=ERRORS)
     async def transcribe(fields: Sound) -> Heard:
-        s = await hear(decoded(fields.sound, 'sound'), fields)
+        s = await hear(score_of, decoded(fields.sound, 'sound'), fields)
         return Heard(midi=text_of(s.to_bytes()), bars=len(s.bars()), notes=len(s.notes))
     @api.post('/v1/transcribe.mid', summary='Hear a recording; sound in, MIDI out', operation_id='transcribe_midi', response_class=Response,
         responses=ERRORS|{200: dict(content={'audio/midi': MIDI})},
         openapi_extra=dict(requestBody=dict(required=True, content={'application/octet-stream': sound})))
     async def transcribe_midi(fields: Annotated[SoundQuery, Query()], request: Request):
-        s = await hear(await request.body(), fields)
+        s = await hear(score_of, await request.body(), fields)
         return Response(s.to_bytes(), media_type='audio/midi', headers={'Cache-Control': 'no-store'})
 
 # %% ../../nbs/apps/05_web.ipynb #5e6dd6d2
@@ -416,10 +444,11 @@ def web_app(
                   docs_url=None, redoc_url=None, lifespan=life)
     metrics = Metrics()
     metrics.watch(desk)
+    hear = _one_at_a_time()
     for verb,(say,need) in VERBS.items():
-        _json_route(api, desk, verb, say, need)
+        _json_route(api, desk, verb, say, need, hear)
         _midi_route(api, desk, verb, say, need)
-    _sound_routes(api)
+    _sound_routes(api, hear)
     _other_routes(api, desk, metrics, name)
     _error_answers(api, metrics)
     api.add_middleware(Guard, token=token, origin=origin, most=desk.limits.upload)

@@ -4,18 +4,27 @@
 
 # %% auto #0
 __all__ = ['RATE', 'LONGEST', 'MOST', 'RECORDINGS', 'HOP', 'WINDOW', 'FRAMES', 'EDGE', 'STEP', 'MODEL', 'JUDGED', 'COUNTS',
-           'SURE', 'LATE', 'is_recording', 'needed', 'samples', 'resampled', 'Ears', 'flux', 'Posteriorgram', 'windows',
-           'listen', 'spans', 'judged', 'candidates', 'notes_in', 'Transcription', 'transcribed', 'asked_program']
+           'SURE', 'LATE', 'BLINK', 'STRETCH', 'LEAP', 'LEAD', 'KEYSTROKE', 'is_recording', 'needed', 'samples',
+           'resampled', 'Ears', 'flux', 'Posteriorgram', 'Unfinished', 'windows', 'listen', 'spans', 'judged',
+           'candidates', 'notes_in', 'Pianist', 'joined', 'piano_notes', 'Transcription', 'transcribed',
+           'asked_program']
 
 # %% ../../nbs/music/12_hearing.ipynb #6ea10002
+import io, json, sys
+from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from importlib.resources import files
 from importlib.util import find_spec
-from itertools import islice
+from itertools import chain, islice
 from math import ceil, gcd
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 from tqdm.auto import tqdm
 import numpy as np
+import meloformer
 from .score import *
 from .grid import *
 from .sound import SOUNDS
@@ -33,10 +42,14 @@ def is_recording(
     "Does its name say that it holds sound?"
     return Path(path).suffix.lower() in RECORDINGS
 
-def needed():
+def needed(
+    piano: bool = False # To hear a piano alone, too?
+):
     "Complain of what is not installed"
     if missing := [o for o in ('onnxruntime','soundfile','scipy') if not find_spec(o)]:
         raise ValueError(f"to hear sound, {' and '.join(missing)} must be installed: pip install 'meloformer[audio]'")
+    if piano and not find_spec('transkun'):
+        raise ValueError("--piano needs transkun, which hears pianos: pip install 'meloformer[piano]'")
 
 def samples(
     path # Sound file
@@ -58,12 +71,13 @@ def samples(
 
 # %% ../../nbs/music/12_hearing.ipynb #0e47673e
 def resampled(
-    pieces,   # Of mono sound, arrays of any length
-    rate: int # Theirs
-): # Yields arrays at `RATE`
-    "The same sound at 22,050 samples a second, in pieces of about ten seconds"
+    pieces,    # Of mono sound, arrays of any length
+    rate: int, # Theirs
+    to: int = RATE # Wanted
+): # Yields arrays
+    "The same sound at another rate, in pieces of about ten seconds"
     from scipy.signal import firwin, resample_poly
-    up,down = RATE//gcd(RATE, rate),rate//gcd(RATE, rate)
+    up,down = to//gcd(to, rate),rate//gcd(to, rate)
     wide = max(up, down)
     taps = firwin(20*wide+1, 1/wide, window=('kaiser', 5.0)) if wide>1 else np.ones(1)
     margin = down*ceil((10*wide/up+1)/down)
@@ -88,7 +102,9 @@ class Ears:
         import onnxruntime
         o = onnxruntime.SessionOptions()
         o.intra_op_num_threads = o.inter_op_num_threads = 1
-        self.net = onnxruntime.InferenceSession((files('meloformer')/'assets'/MODEL).read_bytes(), o, providers=['CPUExecutionProvider'])
+        net = (files('meloformer')/'assets'/MODEL).read_bytes()
+        self.version = sha256(net+meloformer.__version__.encode()).digest()
+        self.net = onnxruntime.InferenceSession(net, o, providers=['CPUExecutionProvider'])
 
     def __call__(self,
         x: np.ndarray # Shape (windows, WINDOW), float32
@@ -118,36 +134,75 @@ class Posteriorgram:
         "How long it lasts"
         return len(self.struck)/FPS
 
-def windows(pieces):
-    "Windows of sound, one for `STEP` frames, and at last how many samples there were"
-    held,n = np.zeros(EDGE*HOP, np.float32),0
+
+# %% ../../nbs/music/12_hearing.ipynb #22408054
+class Unfinished:
+    "What a command has heard so far, in a file; it goes when the command ends, and stays where that is stopped"
+    def __init__(self,
+        path # Where it lies, once something was heard
+    ): self.path = Path(path)
+
+    @cached_property
+    def file(self):
+        "Open, at its beginning"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        f = open(self.path, 'a+b')
+        f.seek(0)
+        return f
+
+    def __call__(self,
+        of: bytes, # What is heard, and what hears it
+        hear       # Function that hears it
+    ) -> dict: # Arrays
+        "What `hear` says: from the file, if that comes next there, or heard now and written down"
+        f = self.file
+        at,size,name = f.tell(),f.read(3),f.read(32)
+        data = f.read(int.from_bytes(size, 'big'))
+        if name==sha256(of+data).digest(): return dict(np.load(io.BytesIO(data)))
+        f.seek(at); f.truncate()
+        np.savez(b := io.BytesIO(), **(res := hear()))
+        f.write(len(b.getvalue()).to_bytes(3, 'big')+sha256(of+b.getvalue()).digest()+b.getvalue()); f.flush()
+        return res
+
+    def __enter__(self): return self
+    def __exit__(self, kind, e, at):
+        if 'file' in vars(self): self.file.close()
+        if kind is None or issubclass(kind, ValueError): self.path.unlink(missing_ok=True)
+        if kind is KeyboardInterrupt: raise KeyboardInterrupt('the same command goes on from here') from None
+
+
+# %% ../../nbs/music/12_hearing.ipynb #16884efa
+def windows(pieces, size=WINDOW, step=STEP*HOP, edge=EDGE*HOP):
+    "Windows of sound, one for each `step` of it, that begin `edge` samples before"
+    held = np.zeros(edge, np.float32)
     for o in pieces:
-        held,n = np.append(held, o),n+len(o)
-        while len(held)>=WINDOW:
-            yield held[:WINDOW]
-            held = held[STEP*HOP:]
-    for i in range(ceil((len(held)-EDGE*HOP)/(STEP*HOP))):
-        x = held[i*STEP*HOP:][:WINDOW]
-        yield np.pad(x, (0, WINDOW-len(x)))
+        held = np.append(held, o)
+        while len(held)>=size:
+            yield held[:size]
+            held = held[step:]
+    for i in range(ceil((len(held)-edge)/step)):
+        x = held[i*step:][:size]
+        yield np.pad(x, (0, size-len(x)))
 
 def listen(
     path, # Sound file
-    progress: bool = False
+    progress: bool = False,
+    kept: Unfinished = None # What was heard of it before
 ) -> Posteriorgram:
     "Hear a file, two windows at a time; an hour takes 60 MB"
     ears,pieces = Ears(),samples(path)
     rate,seconds = next(pieces)
-    each = windows(resampled(pieces, int(rate)))
-    struck,sounds,gains,loudest = [],[],[],0.
+    each,rows,loudest = windows(resampled(pieces, int(rate))),[],0.
+    def hear():
+        keys = np.rint(255*ears(x)[:, EDGE:EDGE+STEP]*(np.abs(x).max(1)>1e-4)[:, None, None, None]).astype(np.uint8).reshape(-1, 88, 2)
+        return dict(struck=keys[..., 0], sounds=keys[..., 1], flux=np.concatenate([flux(o) for o in x]).astype(np.float16))
     with tqdm(total=round(float(seconds)), unit=' s', desc='listening', disable=None if progress else True) as bar:
         while len(x := np.array(list(islice(each, 2)))):
             loudest = max(loudest, float(np.abs(x).max()))
-            heard = np.rint(255*ears(x)[:, EDGE:EDGE+STEP]*(np.abs(x).max(1)>1e-4)[:, None, None, None]).astype(np.uint8)
-            struck.append(heard[..., 0].reshape(-1, 88)); sounds.append(heard[..., 1].reshape(-1, 88))
-            gains.append(np.concatenate([flux(o) for o in x]).astype(np.float16))
-            bar.update(min(bar.total, round(len(struck)*2*STEP/FPS))-bar.n)
+            rows.append(kept(ears.version+x.tobytes(), hear) if kept else hear())
+            bar.update(min(bar.total, round(len(rows)*2*STEP/FPS))-bar.n)
     if loudest<1e-4: raise ValueError(f'{path}: is silent')
-    return Posteriorgram(*map(np.concatenate, (struck, sounds, gains)))
+    return Posteriorgram(**{k: np.concatenate([o[k] for o in rows]) for k in rows[0]})
 
 # %% ../../nbs/music/12_hearing.ipynb #92d8e86d
 def _first(marks, at):
@@ -227,6 +282,85 @@ def notes_in(
                 pitch=key[good]+21, velocity=np.clip(127*loud, 1, 127))[:good.sum()]
     return n[np.lexsort((n['pitch'], n['onset']))]
 
+# %% ../../nbs/music/12_hearing.ipynb #08ed8e04
+BLINK = 1024 # Samples of one of its frames
+STRETCH,LEAP,LEAD = 16*44100,345*BLINK,8*44100 # Samples heard at a time, from one time to the next, and before the first of the sound
+KEYSTROKE = np.dtype([*HEARD.descr[:2], ('pitch','i2'), ('velocity','u1'), ('begins','?'), ('ends','?')]) # Seconds; `pitch` below 0: a pedal
+
+class Pianist:
+    "Transkun: notes of a piano"
+    rate = 44100
+    def __init__(self):
+        import torch
+        from transkun.ModelTransformer import Config, TransKun
+        here,conf = files('transkun')/'pretrained',Config()
+        vars(conf).update(json.loads((here/'2.0.conf').read_text())['Model']['config'])
+        # all that it takes from torchaudio are filters, which lie with its weights; and torchaudio does not load beside every PyTorch
+        def filters(n_freqs, n_mels, **kw): return torch.empty(n_freqs, n_mels)
+        mel = SimpleNamespace(functional=SimpleNamespace(melscale_fbanks=filters))
+        with patch.dict(sys.modules, torchaudio=mel): self.net = TransKun(conf).eval()
+        data = (here/'2.0.pt').read_bytes()
+        self.net.load_state_dict(torch.load(io.BytesIO(data), weights_only=True)['state_dict'])
+        self.net.backbone.useGradientCheckpoint = False
+        self.version = sha256(data+meloformer.__version__.encode()).digest()
+
+    def __call__(self,
+        x: np.ndarray, # Shape (STRETCH,), float32
+        start: list # The frame from which each key, and first the two pedals, is heard
+    ) -> dict: # `notes`: `KEYSTROKE` rows; `last`: the frame where each key's last note ended
+        "What is played in a stretch"
+        import torch
+        from transkun.Util import makeFrame
+        with torch.inference_mode():
+            frames = makeFrame(torch.from_numpy(x)[None], self.net.hopSize, self.net.windowSize)
+            (notes,),last = self.net.transcribeFrames(frames[None], forcedStartPos=start, lastFrameIdx=round(STRETCH/BLINK))
+        rows = [(n.start, n.end, n.pitch, n.velocity, n.hasOnset, n.hasOffset) for n in notes]
+        return dict(notes=np.array(rows, KEYSTROKE), last=np.array(last))
+
+
+# %% ../../nbs/music/12_hearing.ipynb #46ec8e48
+def joined(
+    stretches # Each a pair: the second at which it begins, and `KEYSTROKE` rows
+) -> np.ndarray: # `HEARD` rows by onset
+    "The notes of stretches that overlap"
+    by = defaultdict(list)
+    for second,rows in stretches:
+        for n in rows[rows['pitch']>0]:
+            n['onset'],n['end'] = np.maximum((n['onset']+second, n['end']+second), 0)
+            own = by[int(n['pitch'])]
+            if own and n['onset']<own[-1]['end']:
+                if n['begins']: own[-1] = n
+                else: own[-1]['end'],own[-1]['ends'] = max(n['end'], own[-1]['end']),n['ends']
+            elif n['begins']: own.append(n)
+    res = []
+    for own in by.values():
+        for a,b in zip(own, own[1:]): a['end'] = min(a['end'], b['onset'])
+        res += [n for n in own if (n['ends'] or n is own[-1]) and n['onset']<n['end']]
+    n = np.array([n.item() for n in res], KEYSTROKE)
+    n = columns(HEARD, onset=n['onset'], end=n['end'], pitch=n['pitch'], velocity=np.clip(n['velocity'], 1, 127))[:len(n)]
+    return n[np.lexsort((n['pitch'], n['onset']))]
+
+
+# %% ../../nbs/music/12_hearing.ipynb #27f3c247
+def piano_notes(
+    path, # Sound file
+    progress: bool = False,
+    kept: Unfinished = None # What was heard of it before
+) -> np.ndarray: # `HEARD` rows by onset
+    "The notes of a piano that plays alone"
+    ear,pieces = Pianist(),samples(path)
+    rate,seconds = next(pieces)
+    each = windows(chain(resampled(pieces, int(rate), ear.rate), [np.zeros(LEAD, np.float32)]), STRETCH, LEAP, LEAD)
+    start,res = [LEAD//BLINK]*90,[]
+    with tqdm(total=round(float(seconds)), unit=' s', desc='piano', disable=None if progress else True) as bar:
+        for x in each:
+            heard = kept(ear.version+x.tobytes(), lambda: ear(x, start)) if kept else ear(x, start)
+            start = np.maximum(heard['last']-LEAP//BLINK, 0).tolist()
+            res.append(((len(res)*LEAP-LEAD)/ear.rate, heard['notes']))
+            bar.update(min(bar.total, round(len(res)*LEAP/ear.rate))-bar.n)
+    return joined(res)
+
+
 # %% ../../nbs/music/12_hearing.ipynb #b4b753de
 @dataclass
 class Transcription:
@@ -270,14 +404,17 @@ def transcribed(
     first_beat: float = None,
     taps: np.ndarray = None,
     program: int = 0,
-    progress: bool = False
+    progress: bool = False,
+    kept: Unfinished = None, # As `listen` has it
+    piano: bool = False # Is it a piano alone? Then `piano_notes`
 ) -> Transcription:
     "A sound file as notes, beats and bars"
-    needed()
-    p = listen(path, progress)
-    notes = notes_in(p)
-    if len(notes)<8: raise ValueError(f'{path}: {len(notes) or "no"} notes can be heard in it, too few for music')
-    try: return Transcription(p, notes, find_beats(notes, p.flux.astype(float), tempo, meter, first_beat, taps), program)
+    needed(piano)
+    p = listen(path, progress, kept)
+    rough = notes_in(p) # by such notes beats were fitted; cleaner ones lead them astray
+    notes = piano_notes(path, progress, kept) if piano else rough
+    if min(len(notes), len(rough))<8: raise ValueError(f'{path}: {len(notes) or "no"} notes can be heard in it, too few for music')
+    try: return Transcription(p, notes, find_beats(rough, p.flux.astype(float), tempo, meter, first_beat, taps), program)
     except ValueError as e: raise ValueError(str(e) if str(e)[:2]=='--' else f'{path}: {e}') from e
 
 # %% ../../nbs/music/12_hearing.ipynb #66b25f49
