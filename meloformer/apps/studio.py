@@ -354,6 +354,16 @@ def _answers(g):
 # %% ../../nbs/apps/02_studio.ipynb #fde63f4d
 SEEN = 'text','like','players','bars','chords','instruments','meter','tempo','form','loop','region' # depends on the task
 
+# %% ../../nbs/apps/02_studio.ipynb #a3d5fa6e
+def _columns(g):
+    "What is asked for on the left, the answers on the right"
+    with g.Row():
+        with g.Column(scale=2):
+            f,region = _fields(g)
+            heard,go = g.Markdown(elem_id='heard'),g.Button('Write', variant='primary', elem_id='go')
+        with g.Column(scale=3): answers = _answers(g)
+    return f,region,heard,go,answers
+
 # %% ../../nbs/apps/02_studio.ipynb #0ffede05
 def page(
     model: MeloFormer,
@@ -379,11 +389,7 @@ def page(
     def leave(request: g.Request): files.leave(request.session_hash)
     with g.Blocks(title='MeloFormer studio', analytics_enabled=False, fill_width=True, delete_cache=(600, 86400)) as app:
         g.Markdown(f'# MeloFormer studio\n{name}')
-        with g.Row():
-            with g.Column(scale=2):
-                f,region = _fields(g)
-                heard,go = g.Markdown(elem_id='heard'),g.Button('Write', variant='primary', elem_id='go')
-            with g.Column(scale=3): yours,player,picture,which,said,kind,file,on,undo = _answers(g)
+        f,region,heard,go,(yours,player,picture,which,said,kind,file,on,undo) = _columns(g)
         last,kept,past = g.State(),g.State([]),g.State([])
         shown = [player, picture, said, file, last]
         f['task'].change(_choose, f['task'], [*(f[k] for k in SEEN[:-1]), region])

@@ -362,6 +362,7 @@ def _json_route(api, desk, verb, say, need, hear):
     ok = dict(model=Answer, content={'text/event-stream': dict(schema=dict(type='string'))})
     api.post('/v1/'+verb, summary=say, operation_id=verb, responses=ERRORS|{200: ok})(write)
 
+# %% ../../nbs/apps/05_web.ipynb #697a7534
 def _midi_route(api, desk, verb, say, need):
     "MIDI in and out, fields in the query"
     Fields = schema(desk.limits, verb.capitalize()+'Query', need, strict=False)

@@ -285,7 +285,8 @@ def notes_in(
 # %% ../../nbs/music/12_hearing.ipynb #08ed8e04
 BLINK = 1024 # Samples of one of its frames
 STRETCH,LEAP,LEAD = 16*44100,345*BLINK,8*44100 # Samples heard at a time, from one time to the next, and before the first of the sound
-KEYSTROKE = np.dtype([*HEARD.descr[:2], ('pitch','i2'), ('velocity','u1'), ('begins','?'), ('ends','?')]) # Seconds; `pitch` below 0: a pedal
+# Seconds; `pitch` below 0: a pedal
+KEYSTROKE = np.dtype([*HEARD.descr[:2], ('pitch','i2'), ('velocity','u1'), ('begins','?'), ('ends','?')])
 
 class Pianist:
     "Transkun: notes of a piano"
@@ -296,7 +297,7 @@ class Pianist:
         here,conf = files('transkun')/'pretrained',Config()
         vars(conf).update(json.loads((here/'2.0.conf').read_text())['Model']['config'])
         # all that it takes from torchaudio are filters, which lie with its weights; and torchaudio does not load beside every PyTorch
-        def filters(n_freqs, n_mels, **kw): return torch.empty(n_freqs, n_mels)
+        def filters(n_freqs, n_mels, **kw): return torch.empty(n_freqs, n_mels, device='cpu')
         mel = SimpleNamespace(functional=SimpleNamespace(melscale_fbanks=filters))
         with patch.dict(sys.modules, torchaudio=mel): self.net = TransKun(conf).eval()
         data = (here/'2.0.pt').read_bytes()
@@ -413,7 +414,7 @@ def transcribed(
     p = listen(path, progress, kept)
     rough = notes_in(p) # by such notes beats were fitted; cleaner ones lead them astray
     notes = piano_notes(path, progress, kept) if piano else rough
-    if min(len(notes), len(rough))<8: raise ValueError(f'{path}: {len(notes) or "no"} notes can be heard in it, too few for music')
+    if (few := min(len(notes), len(rough)))<8: raise ValueError(f'{path}: {few or "no"} notes can be heard in it, too few for music')
     try: return Transcription(p, notes, find_beats(rough, p.flux.astype(float), tempo, meter, first_beat, taps), program)
     except ValueError as e: raise ValueError(str(e) if str(e)[:2]=='--' else f'{path}: {e}') from e
 
