@@ -257,7 +257,7 @@ def with_outline(
 
 # %% ../../nbs/writing/05_request.ipynb #8ce40d12
 def _in_key(model, hid, r, asked, seeds, faults, on_bar):
-    "Scores; where a key is asked for and another one is heard, at most `attempts` are drawn, and the nearest is kept"
+    "Scores; where a key is asked for and another one is heard, at most twice `attempts` are drawn, and the nearest is kept"
     def write(seeds, on_bar=None):
         reports = [[] for _ in seeds]
         scores = generate_scores(model, hid, asked, seeds, r.form, r.loop, r.window, r.attempts, reports,
@@ -269,7 +269,7 @@ def _in_key(model, hid, r, asked, seeds, faults, on_bar):
         def far(s): # by the ear that it is farther for; 0 where nothing tuned sounds
             fits = [np.nan_to_num(key_fit(Piece(written_bars(s, bars, hid)), o)) for o in (KEY_PROFILES, COUNTED_PROFILES)]
             return max((o.max()-o[major_or_minor(r.key)], KEY_NAMES[o.argmax()]) for o in fits)
-        for k in range(1, r.attempts):
+        for k in range(1, 2*r.attempts):
             if not (todo := [i for i,(s,_) in enumerate(takes) if far(s)[0]]): break
             for i,new in zip(todo, write([np.append(seeds[i], k) for i in todo])):
                 takes[i] = min(takes[i], new, key=lambda t: far(t[0]))
@@ -394,10 +394,10 @@ def _files(out, takes):
     each = [out] if takes==1 else [out.with_stem(f'{out.stem}-{i+1}') for i in range(takes)]
     return [(o, o.with_suffix('.png')) for o in each]
 
-def _say(take, files, attempts):
+def _say(take, files):
     "What there is to say about a take"
     print(*([take.why()] if take.figures else []), *files, sep='\n')
-    for number,wrong in take.faults: print(f'bar {number+1} {wrong}, after {attempts} attempts')
+    for number,wrong in take.faults: print(f'bar {number+1} {wrong}, in the best that was drawn')
 
 # %% ../../nbs/writing/05_request.ipynb #7e900018
 def generate(
@@ -424,7 +424,7 @@ def generate(
     for take,(path,picture) in zip(takes, files):
         take.score.write(path)
         take.score.save_png(picture, sections=[(score_bar(take.score, b), name) for b,name in named_sections(net.hid, asked, request)])
-        _say(take, [path, *(take.score.write_stems(path) if stems else ()), picture], request.attempts)
+        _say(take, [path, *(take.score.write_stems(path) if stems else ()), picture])
     return best
 
 generate.config,generate.renamed = (Place, GenerationRequest),RENAMED
