@@ -53,12 +53,12 @@ def wander(hid, fields, n=500):
         g.add(tokens[-1])
         if g.walk.done: break
         legal,ok,weights = g.allowed()
-        w,x = np.ones(len(hid)),(noise.normal(0, 2, len(hid))-3*g.next_bar).round(3)
+        w,x = np.ones(len(hid)),(noise.normal(0, 2, len(hid))-3*g.next_bar).round(9) # with 3 digits some of two kinds are as likely
         if weights is not None: w[g.pitches] = weights
         logits.append(x.tolist())
         masks.append([np.packbits(o).tobytes().hex() for o in (legal, ok)])
         weighs.append(None if weights is None else weights.tolist())
-        tokens.append(int(sample(put(x), put(legal), put(ok), put(w), torch.tensor([rng.random()]), put(asked.dials), groups, kinds)[0]))
+        tokens.append(int(sample(put(x), put(legal), put(ok), put(w), torch.tensor([rng.random()], dtype=torch.float64), put(asked.dials), groups, kinds)[0]))
     return dict(fields=r, logits=logits, tokens=tokens, masks=masks, weights=weighs)
 
 @in_node
