@@ -1,6 +1,7 @@
 "Words lead to what bars are like: a bridge is trained, stopped, asked; what comes along hears players, keys, registers, densities, and sections"
 import numpy as np
 import pytest
+import torch
 from meloformer.apps import cli
 from meloformer.bridge.bridge import Bridge
 from meloformer.data.corpus import Corpus
