@@ -217,13 +217,17 @@ def test_files_of_other_sessions(served):
         for name,data in (('load', [piece]), ('mark', [piece, 1, 1]), ('write', [{'What': 'Write bars anew', 'Your piece': piece}.get(k.split(' is ')[0].split(',')[0], v) for k,v in ann.usual.items()])):
             assert 'event: error' in bob.call(name, data) and 'event: complete' in ann.call(name, data), name
 
+def sound_and_text(session, folder):
+    "A recording and what is none, as files of a session"
+    soundfile.write(folder.parent/'song.wav', played(song(2)), 22050)
+    (folder.parent/'text.mp3').write_text('<html>'*100)
+    return (dict(path=str(session.upload(folder.parent/o)), meta=dict(_type='gradio.FileData')) for o in ('song.wav','text.mp3'))
+
 def test_a_recording(served):
     "What is heard in it takes its place, belongs to its browser alone, and everything can be done with it; what is no sound is told in words"
     url,_,folder = served
     ann,bob = Session(url),Session(url)
-    soundfile.write(folder.parent/'song.wav', played(song(2)), 22050)
-    (folder.parent/'text.mp3').write_text('<html>'*100)
-    piece,text = (dict(path=str(ann.upload(folder.parent/o)), meta=dict(_type='gradio.FileData')) for o in ('song.wav','text.mp3'))
+    piece,text = sound_and_text(ann, folder)
     assert 'event: error' in bob.call('listen', [piece]) and 'text.mp3: is no sound' in (said := ann.call('listen', [text])) and str(folder) not in said
     heard = json.loads(ann.call('listen', [piece]).split('data: ')[1])[0]['path']
     s = Score.from_bytes(ann.read(heard).content)
@@ -239,9 +243,7 @@ def test_like_a_recording(served):
     "What is heard in it takes its place; bars, meter and tempo become its own, and what is written says how like it it is; another's is refused"
     url,_,folder = served
     ann,bob = Session(url),Session(url)
-    soundfile.write(folder.parent/'song.wav', played(song(2)), 22050)
-    (folder.parent/'text.mp3').write_text('<html>'*100)
-    sound,text = (dict(path=str(ann.upload(folder.parent/o)), meta=dict(_type='gradio.FileData')) for o in ('song.wav','text.mp3'))
+    sound,text = sound_and_text(ann, folder)
     assert 'text.mp3: is no sound' in (said := ann.call('listen_1', [text])) and str(folder) not in said
     now = json.loads(ann.call('listen_1', [sound]).split('data: ')[1])[0]['path']
     s,now = Score.from_bytes(ann.read(now).content),dict(path=now, meta=dict(_type='gradio.FileData'))
