@@ -1,9 +1,9 @@
 """The verbs of a composer on real songs
 
-    python benchmarks/verbs.py FOLDER [--files 5] [--seeds 3] [--verbs "fill"] [--minutes 60] [--old CHECKOUT]
+    python benchmarks/verbs.py FOLDER [--files 5] [--seeds 3] [--verbs "fill drums"] [--minutes 60] [--old CHECKOUT]
 
 FOLDER holds a folder of MIDI files for each set. From each set so many files of twelve bars and more are taken evenly, and with each seed a song goes on from its eighth bar for eight bars (`go_on`), has four bars in its middle
-filled in (`fill`), and in these bars has one of its players rewritten (`rewrite`), gets a player that it lacks (`add`), or gets new chords for its highest player while all other tuned ones are written anew over them (`harmonize`).
+filled in (`fill`), and in these bars has one of its players rewritten (`rewrite`), gets a player that it lacks (`add`), or gets new chords for its highest player while all other tuned ones are written anew over them (`harmonize`). Songs with drums in these bars are given without them, too, and get them anew (`drums`).
 Counted: tracks of instruments that nobody asked for; bars that sounded, or were to sound, and are silent (who is added may rest for two bars on end); players that are left out; new notes in the chords, beside the notes that stood there; how long what stays of the melody
 sounds within new chords, beside the same chords dealt out by chance and the song's own; events of the file outside of what was asked for that did not come back byte by byte, but where tracks end; figures of the new bars beside those that stood there.
 
@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 import numpy as np
+import symusic
 import torch
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
@@ -49,7 +50,11 @@ def question(verb, song, hid):
         new = next(p for p in (33, DRUMS, 48, 73) if p not in own and not (p==33 and set(own)&set(BASSES)))
         return four|dict(add=name_of(new)),there,[new],[*own, new],[]
     notes = grid_of(hid, song)[0].notes
-    notes = notes[np.isin(notes['bar'], there) & (notes['program']!=DRUMS)]
+    notes = notes[np.isin(notes['bar'], there)]
+    if verb=='drums':
+        if set(notes['bar'][notes['program']==DRUMS].tolist())!=set(there) or own==[DRUMS]: return None
+        return four|dict(add='drums'),there,[DRUMS],own,[]
+    notes = notes[notes['program']!=DRUMS]
     if not len(notes): return None
     tune = max(np.unique(notes['program']).tolist(), key=lambda p: np.median(notes['pitch'][notes['program']==p]))
     others = [p for p in own if p not in (tune, DRUMS)]
@@ -156,24 +161,35 @@ def changed(old, new, added):
     new = new+[[]]*(len(old)-len(new))
     return sum(count(a, b) or int(a!=b) for a,b in zip(old, new))+(0 if added else sum(map(len, new[len(old):])))
 
+def given(file, verb, folder):
+    "The file that a version gets"
+    if verb!='drums': return file
+    song,res = symusic.Score(str(file)),Path(folder)/file.name
+    song.tracks = [t for t in song.tracks if not t.is_drum]
+    song.dump_midi(str(res))
+    return res
+
 def measure(write, hid, file, verb, seed):
     "A row, or None where the song has nothing to ask about"
     song = read_song(file)
     if (asked := question(verb, song, hid)) is None: return None
     words,bars,who,may,stays = asked
-    new,chords,seconds,left = write(file, words, seed)
+    old_grid,old_chords = grid_of(hid, song)
+    with tempfile.TemporaryDirectory() as d:
+        song = read_song(file := given(file, verb, d))
+        new,chords,seconds,left = write(file, words, seed)
     new.score.chords = [(round(t*new.score.tpq), LABELS[parse_chord(c)]) for t,c in chords]
-    (old_grid,old_chords),(grid,new_chords) = grid_of(hid, song),grid_of(hid, new)
+    grid,new_chords = grid_of(hid, new)
     was,now = notes_in(old_grid, bars, who),notes_in(grid, bars, who)
-    must = set(bars) if verb in ('go_on', 'add') else set(was['bar'].tolist())
+    must = set(bars) if verb in ('go_on', 'add', 'drums') else set(was['bar'].tolist())
     players = lambda n: set(map(tuple, n[['program','instance']].tolist()))
     silent = must-set(now['bar'].tolist())
-    res = dict(foreign=len(set(own_of(new))-set(may)), bars=len(must), silent=too_long(silent) if verb=='add' else len(silent), rests=len(silent), left=len(left), seconds=round(seconds, 1))
+    res = dict(foreign=len(set(own_of(new))-set(may)), bars=len(must), silent=too_long(silent) if verb in ('add','drums') else len(silent), rests=len(silent), left=len(left), seconds=round(seconds, 1))
     if verb!='go_on': res |= dict(played=len(players(was)), left_out=len(players(was)-players(now)),
         in_chords=in_chords(now, new_chords if stays else old_chords)+in_chords(was, old_chords))
     if stays: res |= dict(sung=sung(grid, new_chords, bars, stays), sung_before=sung(old_grid, old_chords, bars, stays))
     cut = int(grid_bars(song.score)['onset'][bars[0]]) if verb=='go_on' else None
-    res['other_events'] = changed(rest_of(song, hid, bars, who, cut), rest_of(new, hid, bars, who, cut), verb=='add')+int(song.data[12:14]!=new.data[12:14])
+    res['other_events'] = changed(rest_of(song, hid, bars, who, cut), rest_of(new, hid, bars, who, cut), verb in ('add','drums'))+int(song.data[12:14]!=new.data[12:14])
     return res|dict(new=heard(grid, bars, who), before=heard(old_grid, bars, who))
 
 def share(rows, pair):
@@ -214,7 +230,7 @@ def main(
     folder: str,    # A folder for each set
     files: int = 5, # Of each set
     seeds: int = 3,
-    verbs: str = 'fill harmonize add rewrite go_on', # Which of them
+    verbs: str = 'fill harmonize add drums rewrite go_on', # Which of them
     old: str = None, # Checkout of version 0.3.0, to be measured in place of this one
     minutes: float = 1e9 # No new row is begun after so many
 ):

@@ -771,10 +771,12 @@ def _with_low_bass(request):
     return request
 
 def _with_kit(request, bars):
-    "Hold drums that are new to the pieces of a kit; beside guitars or a bass they lean to a backbeat"
+    "Hold drums that are new to the pieces of a kit; beside guitars or a bass they lean to a backbeat, and a song has it in each bar"
     who,had = _written(request),[DRUMS if t.is_drum else t.program for t in request.song.score.tracks] if request.song else []
-    if bars and (who is None or DRUMS in who) and DRUMS not in had:
-        request.rules = [*request.rules, KitRule(bars), *[backbeat()]*any(24<=p<40 for p in [*(who or ()), *had])]
+    if bars==0 or DRUMS in had or not (who is None or DRUMS in who): return request
+    band = any(24<=p<40 for p in [*(who or ()), *had])
+    if bars is None: bars = 1 if band and request.song else KitRule.bars
+    request.rules = [*request.rules, KitRule(bars), *[backbeat()]*band]
     return request
 
 # %% ../../nbs/writing/03_generate.ipynb #6ea10010
@@ -856,7 +858,9 @@ def make_request(
     key: str = None,       # Of Roman numerals in `chords`, or of those that are found
     repeat_weight: float = .4, # Pitches that a player struck just before keep this share of their probability; 1: as the model likes
     without: str = None,   # Who must not play, such as 'drums, piano'
-    kit_bars: int = 4,     # Drums that are new strike kick, snare and a hat or ride in so many bars at least once; 0: as the model likes
+    # Drums that are new strike kick, snare and a hat or ride in so many bars at least once (default: 4; 1 beside guitars or a bass of a
+    # song); 0: as the model likes
+    kit_bars: int = None,
     seed: int = 0,         # Of the chords that are found: 0 is the best progression, another number another one
     like = None,           # As `read_like` takes it: its bars say what those that are written are to be like
     like_facts: str = 'all', # In what: some of `FACTS` (default: all that nothing else settles)
