@@ -129,7 +129,7 @@ export class Constraints {
   constructor(card, asked) {
     const n = card.kind.length, mask = f => Uint8Array.from({length: n}, (_, t) => f(t) ? 1 : 0)
     Object.assign(this, {card, asked, walk: new Grammar(card), count: 0, due: [], waiting: [], played: new Map(), harmony: [[0, 0]], plan: null,
-      sung: new Map(), kit: card.kit.pieces.map(() => 0), strokes: []})
+      sung: new Map(), registers: new Map(), kit: card.kit.pieces.map(() => 0), strokes: []})
     const {K} = this.walk
     this.programs = mask(t => card.kind[t] === K.program)
     this.nextBar = mask(t => card.kind[t] === K.chord || t === card.first.EOS)  // the announcement of a bar elsewhere, too, is a next bar
@@ -173,7 +173,9 @@ export class Constraints {
       this.kit = this.kit.map((n, i) => card.kit.pieces[i].includes(pitch) ? 0 : n)
       this.strokes = this.strokes.filter(o => !o[1].includes(pitch))
     }
-    this.sung.set(`${w.program},${w.instance}`, {bar: w.bars, position: w.position, now: same ? [...me.now, pitch] : [pitch], before: same ? me.before : me.now})
+    const player = `${w.program},${w.instance}`, {n, home, late} = this.registers.get(player) ?? {n: 0, home: 0, late: 0}
+    this.registers.set(player, {n: n+1, home: home+(pitch-home)/(n+1), late: late+(pitch-late)/Math.min(n+1, card.register.late)})
+    this.sung.set(player, {bar: w.bars, position: w.position, now: same ? [...me.now, pitch] : [pitch], before: same ? me.before : me.now})
   }
   singer() { return this.sung.get(`${this.walk.program},${this.walk.instance}`) ?? {bar: -1, position: 0, now: [], before: []} }
   pitchRules() {  // which pitches may be struck, and how they weigh
@@ -195,6 +197,9 @@ export class Constraints {
     only(p => p >= card.ranges[program][0] && p <= card.ranges[program][1])
     if (asked.chords && chord) rather(card.off_chord_weight, p => card.tones[chord] >> p%12 & 1)
     rather(card.repeat_weight, p => !before.includes(p))
+    const {home, late} = this.registers.get(`${w.program},${w.instance}`) ?? {home: 0, late: 0}, {stray, share} = card.register
+    if (late > home+stray) rather(share, p => p <= late)
+    if (late < home-stray) rather(share, p => p >= late)
     return {may, weights}
   }
   rule(ok) {
