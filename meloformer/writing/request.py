@@ -89,8 +89,8 @@ class GenerationRequest(_Checked):
     # Where chords are settled, notes outside of them keep this share of their probability; 1: as the model likes
     off_chord_weight: float = .25
     repeat_weight: float = .4 # Pitches that a player struck just before keep this share of their probability; 1: as the model likes
-    # Drums that are new strike kick, snare and a hat or ride in so many bars at least once, and beside guitars or a
-    # bass in 4/4 rather kick on 1, snare on 2 and 4 (default: 4; 1 beside guitars or a bass of a song); 0: as the model likes
+    # Drums that are new strike kick, snare and a hat or ride in so many bars at least once (default: 4; 1 in a song with pianos,
+    # organs, guitars or a bass), and beside these in 4/4 rather kick on 1, snare on 2 and 4; 0: as the model likes
     kit_bars: int = None
     temperature: str = TEMPERATURE # Above 1 bolder, below 1 safer, 0 always the likeliest; or by kind of token: "1, velocity 1.1"
     top_p: str = TOP_P # Of each kind of token keep the likeliest that make up this share; or by kind: "pitch .9, length 1"
