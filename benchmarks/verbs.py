@@ -185,7 +185,7 @@ def measure(write, hid, file, verb, seed):
     players = lambda n: set(map(tuple, n[['program','instance']].tolist()))
     silent = must-set(now['bar'].tolist())
     res = dict(foreign=len(set(own_of(new))-set(may)), bars=len(must), silent=too_long(silent) if verb in ('add','drums') else len(silent), rests=len(silent), left=len(left), seconds=round(seconds, 1))
-    if verb!='go_on': res |= dict(played=len(players(was)), left_out=len(players(was)-players(now)),
+    if verb not in ('go_on', 'drums'): res |= dict(played=len(players(was)), left_out=len(players(was)-players(now)),
         in_chords=in_chords(now, new_chords if stays else old_chords)+in_chords(was, old_chords))
     if stays: res |= dict(sung=sung(grid, new_chords, bars, stays), sung_before=sung(old_grid, old_chords, bars, stays))
     cut = int(grid_bars(song.score)['onset'][bars[0]]) if verb=='go_on' else None
