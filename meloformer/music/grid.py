@@ -88,12 +88,15 @@ ALIASES = {'harp': [46], 'double bass': [43, 32], 'string bass': [43, 32], 'upri
     'square lead': [80], 'saw lead': [81], 'synth lead': [80, 81], 'cor anglais': [69], 'fiddle': [110, 40]}
 
 # %% ../../nbs/music/03_grid.ipynb #10340f2f
+@cache
+def _lower(): return [instrument_name(i).lower() for i in range(128)]
+
 def programs_named(
     name: str # Such as 'violin', 'bass', 'drum kit' or '33'
 # Programs, `DRUMS` for drums: the one of exactly this name, or those of `ALIASES`, or all whose names contain it; empty where there is none
 ) -> list:
     "General MIDI programs by name or number"
-    names,name = [instrument_name(i).lower() for i in range(128)],' '.join(name.lower().split())
+    names,name = _lower(),' '.join(name.lower().split())
     if name in ('drums','drum','percussion'): return [DRUMS]
     if name.isdigit(): return [int(name)] if int(name)<=DRUMS else []
     return ALIASES.get(name) or [i for i,o in enumerate(names) if o==name] or [i for i,o in enumerate(names) if name and name in o]
