@@ -6,7 +6,7 @@
 __all__ = ['COMMANDS', 'command', 'usage', 'flags_of', 'run', 'main']
 
 # %% ../../nbs/apps/03_cli.ipynb #0171bea8
-import argparse, io, os, signal, sys
+import argparse, gc, io, os, signal, sys
 from contextlib import nullcontext
 from importlib import import_module
 from fastcore.script import anno_parser
@@ -22,9 +22,14 @@ COMMANDS = dict( # and the modules where they live
 
 def command(name):
     "The function of a command; only its module is imported, and Ctrl-C waits until it is (PyTorch would abort)"
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try: return getattr(import_module(f'meloformer.{COMMANDS[name]}'), name)
-    finally: signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    old,module = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}),f'meloformer.{COMMANDS[name]}'
+    new,on = module not in sys.modules,gc.isenabled()
+    gc.disable() # what is imported stays: to look for garbage in it takes a third of a second
+    try: return getattr(import_module(module), name)
+    finally:
+        if new: gc.freeze()
+        if on: gc.enable()
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 # %% ../../nbs/apps/03_cli.ipynb #ac15489b
 def usage():
