@@ -1,6 +1,6 @@
 """How long does the command take, from its start to the picture?
 
-    python benchmarks/command.py [--seeds 6] [--repeats 3] [--long_seeds 3]
+    python benchmarks/command.py [--seeds 6] [--repeats 5] [--long_seeds 3]
 
 `meloformer generate` writes 16 bars of four instruments, of a quartet and of a band, with several seeds, and 200 bars of a trio with some, each in a process of its own that is held to one core where the system can do that; of the 16 bars the median
 of the repeats is told, taken by turns. A command that writes one bar tells what starting and drawing take. The package is compiled first, as an installation does. Seconds of the clock: run it where nothing else runs."""
@@ -26,7 +26,7 @@ def seconds(who, bars, seed, folder):
 @call_parse
 def main(
     seeds: int = 6,
-    repeats: int = 3,   # Of each piece of 16 bars
+    repeats: int = 5,   # Of each piece of 16 bars
     long_seeds: int = 3 # Of 200 bars
 ):
     asked = [(name, who, 16, s) for s in range(1, seeds+1) for name,who in FOUR.items()]
