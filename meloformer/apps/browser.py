@@ -97,7 +97,7 @@ def page_card(
         tones=(CHORD_TONES @ (1<<np.arange(12))).tolist(), bass=dict(programs=list(BASSES), lowest=lowest, share=bass.share),
         kit=kit_card(hid), dials=asked.dials.tolist(), max_bar_tokens=asked.max_bar_tokens, max_players=asked.max_tracks,
         max_rest_bars=r.max_rest_bars, off_chord_weight=r.off_chord_weight, repeat_weight=r.repeat_weight,
-        register=dict(late=LATE, stray=STRAY, share=near_register().share))
+        register=dict(recent=RECENT, stray=STRAY, share=near_register().share))
 
 # %% ../../nbs/apps/11_browser.ipynb #8d5d2499
 SCRIPTS = 'writer.mjs','page.mjs'

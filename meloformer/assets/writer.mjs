@@ -174,7 +174,7 @@ export class Constraints {
       this.strokes = this.strokes.filter(o => !o[1].includes(pitch))
     }
     const player = `${w.program},${w.instance}`, {n, home, late} = this.registers.get(player) ?? {n: 0, home: 0, late: 0}
-    this.registers.set(player, {n: n+1, home: home+(pitch-home)/(n+1), late: late+(pitch-late)/Math.min(n+1, card.register.late)})
+    this.registers.set(player, {n: n+1, home: home+(pitch-home)/(n+1), late: late+(pitch-late)/Math.min(n+1, card.register.recent)})
     this.sung.set(player, {bar: w.bars, position: w.position, now: same ? [...me.now, pitch] : [pitch], before: same ? me.before : me.now})
   }
   singer() { return this.sung.get(`${this.walk.program},${this.walk.instance}`) ?? {bar: -1, position: 0, now: [], before: []} }

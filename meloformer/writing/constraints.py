@@ -373,7 +373,7 @@ def _count(self:Constraints, token):
         last,now,before = self.sung.get(me, _unsung)
         self._strike(v)
         n,home,late = self.registers.get(me, (0, 0., 0.))
-        self.registers[me] = n+1,home+(v-home)/(n+1),late+(v-late)/min(n+1, LATE)
+        self.registers[me] = n+1,home+(v-home)/(n+1),late+(v-late)/min(n+1, RECENT)
         if last and last!=here and last[0]>self.skip and w.program!=DRUMS:
             gap = (here[0]-last[0])*w.positions+here[1]-last[1]
             np.add.at(self.heard, np.array(now)%12, min(gap, w.positions-last[1]))
