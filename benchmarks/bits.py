@@ -3,11 +3,11 @@
     python benchmarks/bits.py CORPUS [--run RUN] [--pieces 40] [--longest 16384]
 
 Pieces are drawn from the validation split, each set in its turn; of longer ones the first --longest tokens count. With one core the 2.9 M model takes some minutes."""
-import hashlib, time
+import time
 from pathlib import Path
 import torch
 from fastcore.script import call_parse
-from report import report
+from report import report, weights_of
 from meloformer.judging.bits import bits_text, by_set, draw_bits, measure_bits
 from meloformer.data.corpus import Corpus
 from meloformer.net.model import MeloFormer, count_parameters
@@ -30,5 +30,5 @@ def main(
     found = by_set(measure_bits(model, Corpus(corpus), Corpus(corpus, 'val'), pieces, longest=longest, seed=seed))
     if picture: draw_bits(found).figure.savefig(picture, dpi=120)
     print(bits_text(found), flush=True)
-    report('bits', command='python benchmarks/bits.py CORPUS', size=f'{count_parameters(model.cfg)/1e6:.1f} M parameters', weights=hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12],
+    report('bits', command='python benchmarks/bits.py CORPUS', size=f'{count_parameters(model.cfg)/1e6:.1f} M parameters', weights=weights_of(ckpt),
         data=Path(corpus).name, longest=longest, seed=seed, seconds=round(time.time()-start), rows=found)

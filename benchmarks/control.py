@@ -8,11 +8,11 @@ chord; `chance` is the same music held against the other progressions, `real` mu
 Then 100 pieces in all are checked to be music, and what was written is searched for in the training split, in any key, beside validation pieces, which
 the model has not seen. Pieces are kept in --out, so that the same command goes on where it was stopped.
 """
-import hashlib, time
+import time
 from pathlib import Path
 import numpy as np
 from fastcore.script import call_parse
-from report import report
+from report import report, weights_of
 from meloformer.data.corpus import Corpus
 from meloformer.judging.evaluate import HARMONY, control, copies, controls_of, adherence, legal, memorised, excerpt, write_all
 from meloformer.writing.generate import make_request
@@ -57,7 +57,7 @@ def main(
     took = time.perf_counter()-start
     ends = np.cumsum([len(v) for v in grids.values()])
     report('control', command='python benchmarks/control.py RUN CORPUS', size=f'{sum(p.numel() for p in model.parameters())/1e6:.1f} M parameters', checkpoint=ckpt.name,
-        weights=hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12], corpus=train.fingerprint[:12], bars=bars, seeds=seeds, rows=rows,
+        weights=weights_of(ckpt), corpus=train.fingerprint[:12], bars=bars, seeds=seeds, rows=rows,
         typed=mean([adherence(s, a) for s,a in good]), chance=chance, real=real['kept'], legal=dict(pieces=len(every), **mean([{k: float(v) for k,v in legal(hid, t).items()} for t in every])),
         copies={k: copies(found[e-len(v):e]) for (k,v),e in zip(grids.items(), ends)},
         search=dict(notes=sum(len(g.notes) for v in grids.values() for g in v), tokens=int(train.index['length'].sum()), seconds=round(took, 1)))

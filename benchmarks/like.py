@@ -3,13 +3,13 @@
     python benchmarks/like.py CORPUS [--pieces 40] [--sound]
 
 Eight bars from the middle of validation pieces, each set in its turn, are the song to be like. The model that comes along writes eight bars from nothing: told nothing, told all facts of these bars, told each fact alone; with --sound also told what is heard of them, played by FluidSynth and transcribed, tempo and meter typed. Shares in common with the song, and with the song before it, which nobody asked for; the difference with 95 % intervals over pieces."""
-import hashlib, tempfile
+import tempfile
 from pathlib import Path
 import numpy as np
 import torch
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
-from report import report
+from report import report, weights_of
 from meloformer.music.hearing import transcribed
 from meloformer.data.corpus import Corpus
 from meloformer.judging.compare import interval, resample
@@ -74,5 +74,5 @@ def main(
         span = interval(draws@d/len(r)).T.round(3).tolist()
         res[k] = dict(pieces=len(r), **{f: dict(own=round(float(x[:, 0, i].mean()), 3), more_than_another=[round(float(d[:, i].mean()), 3), *span[i]]) for i,f in enumerate(FACTS)})
         print(f'{k:9}', '  '.join(f"{f} {o['own']:.2f} {o['more_than_another'][0]:+.2f}" for f in FACTS for o in (res[k][f],)), f'  ({len(r)} songs)', flush=True)
-    report('like', command=f'python benchmarks/like.py CORPUS --pieces {pieces}'+' --sound'*sound, weights=hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12],
+    report('like', command=f'python benchmarks/like.py CORPUS --pieces {pieces}'+' --sound'*sound, weights=weights_of(ckpt),
         data=Path(corpus).name, likeness=res)

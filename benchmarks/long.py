@@ -5,13 +5,13 @@
 Two ensembles write pieces of so many bars from nothing, as `meloformer generate` has all else, with the same seeds as the model likes and, by default, led back to their registers (`near_register`). Of each player the median pitch of
 each fifth of the piece is taken; counted is how far the highest lies above the lowest, the mean over players, beside the pieces of the validation split of DATA, a corpus, that are so long. Rows are kept as they come, and what is in the results
 file, of the same weights, is not done again."""
-import hashlib, time
+import time
 from dataclasses import replace
 import numpy as np
 import torch
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
-from report import earlier, keep, report
+from report import earlier, keep, report, weights_of
 from meloformer.data.corpus import Corpus
 from meloformer.judging.evaluate import excerpt
 from meloformer.net.checkpoint import find_checkpoint
@@ -46,7 +46,7 @@ def main(
     torch.set_num_threads(1)
     ckpt,end,val = find_checkpoint(None),time.time()+60*minutes,Corpus(data, 'val')
     model,hid = MeloFormer.load(ckpt),HID.load(ckpt)
-    weights = hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12]
+    weights = weights_of(ckpt)
     real = [Piece.from_tokens(hid, excerpt(hid, t, bars)) for t in (val[i] for i in range(len(val))) if hid.structure(t).bar.max()+1>=bars]
     rows = [r for r in earlier('long') if r['weights']==weights and r['bars']==bars]
     key = lambda r: (r['who'], r['seed'], r['way'])

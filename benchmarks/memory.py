@@ -3,13 +3,13 @@
     python benchmarks/memory.py CORPUS [--run RUN] [--pieces 36] [--longest 6144]
 
 Fits the weights of `meloformer.net.memory` on pieces of the training split, and says what they gain on pieces of the validation split, with 95 % intervals over pieces. Other lengths of runs are tried beside them."""
-import hashlib, math
+import math
 from pathlib import Path
 import numpy as np
 import torch
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
-from report import report
+from report import report, weights_of
 from meloformer.data.corpus import Corpus
 from meloformer.judging.bits import piece_edges, token_nats
 from meloformer.judging.compare import interval, resample, some_pieces
@@ -55,5 +55,5 @@ def main(
         seen = counts(val, lengths)
         rows.append(dict(lengths=lengths, weights=w.numpy().round(3).tolist(), bits=per_note(x := nats(lambda p,i: remembered(p, seen[i], w))), less=per_note(alone-x)))
         print(f'{str(lengths):28}{rows[-1]}', flush=True)
-    report('memory', command='python benchmarks/memory.py CORPUS', weights=hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12], data=Path(corpus).name, longest=longest, pieces=len(val),
+    report('memory', command='python benchmarks/memory.py CORPUS', weights=weights_of(ckpt), data=Path(corpus).name, longest=longest, pieces=len(val),
         notes=int(notes.sum()), alone=per_note(alone), rows=rows)

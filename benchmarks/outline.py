@@ -3,12 +3,11 @@
     python benchmarks/outline.py CORPUS [RUN] [--windows 40]
 
 Bits a note on validation windows of 2,048 places: told nothing, the truth of every bar, the truth of another window (the one before, bar by bar), and one fact alone. With 95 % intervals over windows; a model listens if the truth takes at least 15 % of the bits, and another's adds some."""
-import hashlib
 from pathlib import Path
 import numpy as np
 import torch
 from fastcore.script import call_parse
-from report import report
+from report import report, weights_of
 from meloformer.data.corpus import Corpus
 from meloformer.data.packing import Packs, Window
 from meloformer.judging.compare import interval, resample
@@ -34,5 +33,5 @@ def main(
     bits = {k: ratio(o, notes) for k,o in zip(names, rows.T)}
     share = {k: ratio(o, rows[:, 0]) for k,o in zip(names[1:], rows.T[1:])}
     for k in names: print(f'{k:9} {bits[k]}  {share.get(k, "")}', flush=True)
-    report('outline', command='python benchmarks/outline.py CORPUS', weights=hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12],
+    report('outline', command='python benchmarks/outline.py CORPUS', weights=weights_of(ckpt),
         data=Path(corpus).name, windows=len(rows), notes=int(notes.sum()), bits_a_note=bits, share_of_nothing=share)

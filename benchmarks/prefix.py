@@ -5,13 +5,13 @@
 A caption is eight states in front of the music, anew in each layer, made linearly from the words of the caption as the bridge hears them, at unit length (Li & Liang, "Prefix-Tuning", 2021); the model itself is frozen. They lie in the slots of eight
 summaries, of bars before the first, which by the rules of the mask every token and every summary of the piece reads. They learn from the first tokens of eight-bar stretches of the training split and the captions that `meloformer train_bridge` draws,
 one in ten of which is left unsaid. Measured on the validation split: bits a note with a stretch's own caption, with another's, with none, and without a prefix. `benchmarks/adherence.py --prefix FILE` writes with it. Stopped, the same command goes on from the last 25 steps."""
-import hashlib, time
+import time
 from pathlib import Path
 import numpy as np
 import torch
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
-from report import report
+from report import report, weights_of
 from meloformer import MeloFormer
 from meloformer.data.corpus import Corpus
 from meloformer.judging.compare import interval, resample
@@ -115,6 +115,6 @@ def main(
     rows = heard(model, plain, Corpus(corpus, 'val'), val)
     draws = resample(len(rows), 1000, np.random.default_rng(0))
     def to(b): return {k: [round(float(a.sum()/b.sum()), 4), *interval((draws@a)/(draws@b)).round(4).tolist()] for k,a in zip(('own','another','none','no_prefix'), rows.T)}
-    report('prefix', command=f'python benchmarks/prefix.py CORPUS FILE --steps {steps}', weights=hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12],
+    report('prefix', command=f'python benchmarks/prefix.py CORPUS FILE --steps {steps}', weights=weights_of(ckpt),
         data=Path(corpus).name, steps=state['step'], minutes_of_a_processor=round(state['seconds']/60, 1), parameters=sum(p.numel() for p in model.states.parameters()), stretches=len(rows),
         bits_a_note=to(rows[:, 4]), share_of_another=to(rows[:, 1]), share_of_none=to(rows[:, 2]))

@@ -1,5 +1,5 @@
 "How every benchmark reports: one JSON line, and the same in benchmarks/results/"
-import json, os, platform, subprocess
+import hashlib, json, os, platform, subprocess
 from importlib.metadata import version
 from pathlib import Path
 import torch
@@ -14,6 +14,10 @@ here = Path(__file__).parent
 def head(*paths):
     "The last commit, or the last that changed some paths of the repo"
     return subprocess.run(['git', 'log', '-1', '--format=%h', '--', *paths], cwd=here.parent, capture_output=True, text=True).stdout.strip()
+
+def weights_of(checkpoint):
+    "Which weights a folder holds: the start of their hash"
+    return hashlib.sha256((Path(checkpoint)/'model.safetensors').read_bytes()).hexdigest()[:12]
 
 def earlier(name):
     "Rows of the results that are there"

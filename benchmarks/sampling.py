@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
-from report import report
+from report import report, weights_of
 from meloformer.judging.compare import compare, draw_figures, interval, rows, some_pieces, summary
 from meloformer.data.corpus import Corpus, find_midi
 from meloformer.judging.evaluate import controls_of, excerpt
@@ -127,7 +127,7 @@ def main(
     start,out,ckpt = time.time(),Path(out),find_checkpoint(run)
     model,hid = MeloFormer.load(ckpt),HID.load(ckpt)
     out.mkdir(parents=True, exist_ok=True)
-    weights = hashlib.sha256((ckpt/'model.safetensors').read_bytes()).hexdigest()[:12]
+    weights = weights_of(ckpt)
     tokens = heard(hid, data, real, bars)
     few = [tokens[i] for i in np.linspace(0, len(tokens)-1, min(pieces, len(tokens))).astype(int)] # of all sets, for a corpus has one after the other
     music,frames = [Piece.from_tokens(hid, t) for t in tokens],[controls_of(hid, t) for t in few]

@@ -8,7 +8,7 @@ Counted: tracks of instruments that nobody asked for; bars that sounded, or were
 sounds within new chords, beside the same chords dealt out by chance and the song's own; events of the file outside of what was asked for that did not come back byte by byte, but where tracks end; figures of the new bars beside those that stood there.
 
 --old measures another version on the same files (0.3.0 is commit fb41527). Rows are kept as they come: what is in the results file, of the same weights, is not done again. 95 % intervals are of 2,000 draws of songs."""
-import hashlib, json, os, subprocess, sys, tempfile, time
+import json, os, subprocess, sys, tempfile, time
 from collections import Counter
 from dataclasses import replace
 from itertools import zip_longest
@@ -30,7 +30,7 @@ from meloformer.tokens.hid import HID
 from meloformer.writing.figures import BASSES, Piece, chord_sound, figures
 from meloformer.writing.generate import generate_score
 from meloformer.writing.request import GenerationRequest
-from report import earlier, head, keep, report
+from report import earlier, head, keep, report, weights_of
 
 FIGURES = 'same_pitch one_value same_rhythm high_bass outside_range kick_on_1 snare_on_2_and_4 velocities'.split()
 name_of = lambda program: instrument_name(program%DRUMS, program==DRUMS)
@@ -173,7 +173,7 @@ def measure(write, hid, file, verb, seed):
     "A row, or None where the song has nothing to ask about"
     song = read_song(file)
     if (asked := question(verb, song, hid)) is None: return None
-    words,bars,who,may,stays = asked
+    (words,bars,who,may,stays),joins = asked,verb in ('add', 'drums')
     old_grid,old_chords = grid_of(hid, song)
     with tempfile.TemporaryDirectory() as d:
         song = read_song(file := given(file, verb, d))
@@ -181,15 +181,15 @@ def measure(write, hid, file, verb, seed):
     new.score.chords = [(round(t*new.score.tpq), LABELS[parse_chord(c)]) for t,c in chords]
     grid,new_chords = grid_of(hid, new)
     was,now = notes_in(old_grid, bars, who),notes_in(grid, bars, who)
-    must = set(bars) if verb in ('go_on', 'add', 'drums') else set(was['bar'].tolist())
+    must = set(bars) if joins or verb=='go_on' else set(was['bar'].tolist())
     players = lambda n: set(map(tuple, n[['program','instance']].tolist()))
     silent = must-set(now['bar'].tolist())
-    res = dict(foreign=len(set(own_of(new))-set(may)), bars=len(must), silent=too_long(silent) if verb in ('add','drums') else len(silent), rests=len(silent), left=len(left), seconds=round(seconds, 1))
+    res = dict(foreign=len(set(own_of(new))-set(may)), bars=len(must), silent=too_long(silent) if joins else len(silent), rests=len(silent), left=len(left), seconds=round(seconds, 1))
     if verb not in ('go_on', 'drums'): res |= dict(played=len(players(was)), left_out=len(players(was)-players(now)),
         in_chords=in_chords(now, new_chords if stays else old_chords)+in_chords(was, old_chords))
     if stays: res |= dict(sung=sung(grid, new_chords, bars, stays), sung_before=sung(old_grid, old_chords, bars, stays))
     cut = int(grid_bars(song.score)['onset'][bars[0]]) if verb=='go_on' else None
-    res['other_events'] = changed(rest_of(song, hid, bars, who, cut), rest_of(new, hid, bars, who, cut), verb in ('add','drums'))+int(song.data[12:14]!=new.data[12:14])
+    res['other_events'] = changed(rest_of(song, hid, bars, who, cut), rest_of(new, hid, bars, who, cut), joins)+int(song.data[12:14]!=new.data[12:14])
     return res|dict(new=heard(grid, bars, who), before=heard(old_grid, bars, who))
 
 def share(rows, pair):
@@ -238,7 +238,7 @@ def main(
     torch.set_num_threads(1)
     end,ckpt = time.time()+60*minutes,find_checkpoint(None)
     hid,model = HID.load(ckpt),None if old else MeloFormer.load(ckpt)
-    weights = hashlib.sha256(((Path(old)/'meloformer/weights' if old else ckpt)/'model.safetensors').read_bytes()).hexdigest()[:12]
+    weights = weights_of(Path(old)/'meloformer/weights' if old else ckpt)
     write = (lambda *o: written_by(old, *o)) if old else (lambda *o: written_now(model, hid, *o))
     version = '0.3.0' if old else 'now'
     rows = [r for r in earlier('verbs') if r.get('version') not in (None, version) or r.get('weights')==weights]

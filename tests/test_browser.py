@@ -41,8 +41,8 @@ def ask(model):
 REQUESTS = [dict(chords='Am F C G', instruments='piano, bass, drums', tempo=110), dict(chords='C/E Am7:3 | Bb F/A | Dm7b5 G7 C', instruments='violin, violin, cello', meter='5/4'),
     dict(instruments='flute, harp', meter='6/8'), dict(chords='Cm Es H7', meter='3/4', tempo=73), dict(), dict(chords='N C', instruments='drums'), dict(chords='G/B C/E | F', instruments='fretless bass, guitar, drums', meter='7/8')]
 
-def wander(hid, fields, n=500):
-    "A piece that is drawn from noise that likes to change: what may come at each place, its weights, and what is drawn"
+def wander(hid, fields, n=500, rise=0):
+    "A piece that is drawn from noise that likes to change: what may come at each place, its weights, and what is drawn; `rise` times its pitches go up"
     r = dict(bars=60, meter='4/4') | fields
     asked = GenerationRequest(**r, seed=4).parse(hid)
     asked.max_bar_tokens = 60
@@ -54,6 +54,7 @@ def wander(hid, fields, n=500):
         if g.walk.done: break
         legal,ok,weights = g.allowed()
         w,x = np.ones(len(hid)),(noise.normal(0, 2, len(hid))-3*g.next_bar).round(9) # with 3 digits some of two kinds are as likely
+        x[g.pitches] += rise*(len(tokens)/n-.5)*(hid.value[g.pitches]-60)
         if weights is not None: w[g.pitches] = weights
         logits.append(x.tolist())
         masks.append([np.packbits(o).tobytes().hex() for o in (legal, ok)])
@@ -61,11 +62,8 @@ def wander(hid, fields, n=500):
         tokens.append(int(sample(put(x), put(legal), put(ok), put(w), torch.tensor([rng.random()], dtype=torch.float64), put(asked.dials), groups, kinds)[0]))
     return dict(fields=r, logits=logits, tokens=tokens, masks=masks, weights=weighs)
 
-@in_node
-@pytest.mark.parametrize('fields', REQUESTS, ids=lambda o: '; '.join(f'{k} {v}' for k,v in o.items()) or 'nothing')
-def test_the_same_choices(model, ask, fields):
-    "At each of 500 tokens the same may come, with the same weights, and the same is drawn"
-    one = wander(model.hid, fields)
+def compared(hid, ask, one):
+    "At each token the same may come, with the same weights, and the same is drawn"
     assert len(one['tokens'])==500
     got = ask('''card.max_bar_tokens = 60
         const asked = w.ask(card, {...given.fields, seed: 4}), g = new w.Constraints(card, asked), random = new w.Random(4), hex = o => { let s = ''
@@ -79,9 +77,21 @@ def test_the_same_choices(model, ask, fields):
             res.tokens.push(w.sample(x, may, g, random.next()))
         }
         return res''', **one)
-    for i,(a,b) in enumerate(zip(one['masks'], got['masks'])): assert a==b, (i, model.hid[one['tokens'][i]])
+    for i,(a,b) in enumerate(zip(one['masks'], got['masks'])): assert a==b, (i, hid[one['tokens'][i]])
     for i,(a,b) in enumerate(zip(one['weights'], got['weights'])): assert (a is None)==(b is None) and (a is None or np.allclose(a, b, atol=1e-12)), i
     assert got['tokens']==one['tokens']
+
+@in_node
+@pytest.mark.parametrize('fields', REQUESTS, ids=lambda o: '; '.join(f'{k} {v}' for k,v in o.items()) or 'nothing')
+def test_the_same_choices(model, ask, fields): compared(model.hid, ask, wander(model.hid, fields))
+
+@in_node
+@pytest.mark.parametrize('rise', [1, -1])
+def test_the_same_way_back(model, ask, rise):
+    "Players that climb, or sink, are led back by both"
+    one = wander(model.hid, dict(instruments='piano'), rise=rise)
+    assert sum(w is not None and np.isclose(w, .3).any() for w in one['weights'])>20
+    compared(model.hid, ask, one)
 
 @in_node
 def test_the_same_grammar(model, ask):

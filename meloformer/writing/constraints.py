@@ -264,7 +264,7 @@ class Constraints:
         self.pitches,self.harmony = hid.kind==PITCH,[(0, 0)] # chords of the bar
         self.notes,self.struck,self.ends = 0,0,[] # of the player in this bar, and here; (onset, end) of those with a length
         self.sung = {} # of each player: (bar, position) of the last onset, its pitches, those of the onset before
-        self.registers = {} # of each player: how many notes, their mean pitch, and that of the last ones
+        self.registers = {} # of each player: how many notes, and their mean pitch and that of the last ones
         self.heard = np.zeros(12, int) # positions for which each pitch class sounded in bars that were written, drums left out
         self.kit,self.strokes = [0]*len(KIT),[] # bars of the drums since each was struck; (position, pitches) that have to come
         self.kit_rule = next((r for r in request.rules if isinstance(r, KitRule)), None)
@@ -372,8 +372,8 @@ def _count(self:Constraints, token):
         me,here = (w.program, w.instance),(w.bars, w.position)
         last,now,before = self.sung.get(me, _unsung)
         self._strike(v)
-        n,home,late = self.registers.get(me, (0, 0., 0.))
-        self.registers[me] = n+1,home+(v-home)/(n+1),late+(v-late)/min(n+1, RECENT)
+        n,(home,late) = self.registers.get(me, (0, (0., 0.)))
+        self.registers[me] = n+1,(home+(v-home)/(n+1), late+(v-late)/min(n+1, RECENT))
         if last and last!=here and last[0]>self.skip and w.program!=DRUMS:
             gap = (here[0]-last[0])*w.positions+here[1]-last[1]
             np.add.at(self.heard, np.array(now)%12, min(gap, w.positions-last[1]))
@@ -389,7 +389,7 @@ def _moment(self:Constraints):
     return Now(w.program, w.position, 4*self.hid.positions_per_beat//w.denominator, w.positions, chord, self.struck,
         int(self._held(w.position)), self.notes, before if last==(w.bars, w.position) else now,
         now if last==(w.bars, w.position) else (), (self.now.basses or [None])[:len(since)][-1],
-        last is None or last<(w.bars, begins), self.registers.get(me, (None,))[1:] or None, self.heard)
+        last is None or last<(w.bars, begins), self.registers.get(me, (0, None))[1], self.heard)
 
 @patch
 def _held(self:Constraints, positions):

@@ -822,12 +822,11 @@ def _unsettled(facts, chords, no_players):
     return ', '.join(o for o in FACTS if o not in settled)
 
 # %% ../../nbs/writing/03_generate.ipynb #d2615331
-def _leanings(off_chord, repeat, register, told):
+def _leanings(off_chord, repeat, told):
     "Soft rules: notes outside of the chord, pitches struck just before and those that lead astray keep so much of their probability"
     if 'harmony' in told: repeat = 1 # how often is told
-    if 'register' in told: register = 1
     return ([chord_tones().softly(off_chord)]*(off_chord<1) + [other_pitches().softly(repeat)]*(repeat<1)
-            + [near_register(register)]*(register<1))
+            + [near_register()]*('register' not in told))
 
 def _from_nothing(bars, chords, instruments, meter, tempo, **kw):
     "A request for a new piece"
@@ -869,8 +868,6 @@ def make_request(
     seed: int = 0,         # Of the chords that are found: 0 is the best progression, another number another one
     like = None,           # As `read_like` takes it: its bars say what those that are written are to be like
     like_facts: str = 'all', # In what: some of `FACTS` (default: all that nothing else settles)
-    # Where a player's late notes lie far from all its notes, pitches farther away keep this share; 1: as the model likes
-    register_weight: float = .3,
     **sampling             # temperature, top_p, top_k
 ) -> TokenRequest:
     "A `TokenRequest` in words, as on the command line"
@@ -878,7 +875,7 @@ def make_request(
     facts = _unsettled(like_facts, chords or key, instruments or without or isinstance(like, Transcription))
     sampling['like'],bars,*pace = _like(hid, like, facts, bars, meter, tempo)
     typed,chords,about = chords,parse_progression(chords, key) if chords else None,bool(fill or rewrite or add or harmonize)
-    rules = [*rules, *_leanings(off_chord_weight if chords or about else 1, repeat_weight, register_weight, facts if like else ())]
+    rules = [*rules, *_leanings(off_chord_weight if chords or about else 1, repeat_weight, facts if like else ())]
     sampling |= dict(max_rest_bars=None if max_rest_bars<0 else max_rest_bars, rules=rules, remarks=_remarks(like, typed, key))
     _check_together(about, prompt, meter or tempo, instruments, attributes)
     gone,said = _gone(without, instruments, about),attribute_tokens(hid, attributes or {})
