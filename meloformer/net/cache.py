@@ -50,22 +50,24 @@ def in_arrays(
     except (TypeError, AttributeError): return False # a rule of one's own that asks PyTorch
 
 EPS = torch.finfo(torch.float32).eps
-def rms_norm(x_D, eps): return x_D*(float(x_D@x_D)/len(x_D)+eps)**-.5
+TURN = np.array([[-1], [1]], np.float32) # of the halves of a head
+def rms_norm(x_ND, eps): return x_ND*((np.einsum('...d,...d->...', x_ND, x_ND)/x_ND.shape[-1]+eps)**-.5)[..., None]
 
-def gated(h_2D):
+def gated(h_N2D):
     "SwiGLU of gates and what they let through, side by side"
-    gate,up = h_2D[:(n := len(h_2D)//2)],h_2D[n:]
+    gate,up = h_N2D[..., :(n := h_N2D.shape[-1]//2)],h_N2D[..., n:]
     return gate/(1+np.exp(-gate))*up
 
 # %% ../../nbs/net/05_cache.ipynb #6abbb12c
 class ArrayStep:
     "`MeloFormer.read` of few pieces, in NumPy"
     def __init__(self, model):
+        across = lambda layer: layer.weight.T.contiguous() # is fetched faster
         a = lambda *ps: [p.detach().numpy() for p in ps]
         self.cfg,self.rule,self.outline = model.cfg,model.rule,model.outline and a(*model.outline.parameters())
-        self.tokens,self.programs = a(model.embed.weight, model.embed_program.weight)
+        self.tokens,self.programs,self.head = a(model.embed.weight, model.embed_program.weight, across(model.embed))
         self.summary,self.norm = a(model.summary, model.norm.weight)
-        self.layers = [a(b.norm1.weight, b.attention.qkv.weight, b.attention.out.weight, b.norm2.weight, b.up.weight, b.down.weight)
+        self.layers = [a(b.norm1.weight, across(b.attention.qkv), across(b.attention.out), b.norm2.weight, across(b.up), across(b.down))
                        for b in model.blocks]
         self.speeds = np.concatenate(a(*turn_speeds(10_000., 'cpu')))
         self.turns = np.repeat([FIELDS.index(f) for f in ('bar','index','position')], [11, 11, 10]) # which of them turns a pair
@@ -76,42 +78,53 @@ class ArrayStep:
             x = self.summary+total_D/max(1, count_1[0])
             total_D[:],count_1[:] = 0,0
             return x
-        x = self.tokens[token]+self.programs[row[FIELDS.index('program')]]
+        x = self.token_in(token, row)
         total_D += x
         count_1 += 1
         return x
+    def token_in(self, token, row): return self.tokens[token]+self.programs[row[FIELDS.index('program')]]
 
-    def attend(self, qkv_D, kv, at, seen_N, cos, sin):
-        "What all heads read; keys and values are laid in the cache, shape (2, K, W, HEAD)"
-        H,K = self.cfg.heads,self.cfg.kv_heads
-        heads = qkv_D.reshape(-1, HEAD_DIM)
-        qk = heads[:H+K]
-        qk = qk*((np.einsum('hd,hd->h', qk, qk)/HEAD_DIM+EPS)**-.5)[:, None]
-        x,y = qk[:, :HEAD_DIM//2],qk[:, HEAD_DIM//2:]
-        qk = np.concatenate([x*cos-y*sin, x*sin+y*cos], 1)
-        kv[0, :, at],kv[1, :, at] = qk[H:],heads[H+K:]
-        k,v = kv[:, :, :at+1]
-        p = np.exp(qk[:H].reshape(K, -1, HEAD_DIM)@k.swapaxes(1, 2)*HEAD_DIM**-.5)*seen_N # of normed keys and queries: at most exp(8)
-        return (p@v/np.maximum(p.sum(-1, keepdims=True), 1e-9)).ravel()
+    def attend(self, qkv_ND, kv, at, seen_MQ, cos, sin):
+        "What all heads read, shape (N, D); keys and values are laid in the cache, shape (2, K, W, HEAD)"
+        H,K,n = self.cfg.heads,self.cfg.kv_heads,len(qkv_ND)
+        heads = qkv_ND.reshape(n, -1, HEAD_DIM)
+        qk = rms_norm(heads[:, :H+K], EPS).reshape(n, -1, 2, HEAD_DIM//2)
+        qk = (qk*cos+qk[:, :, ::-1]*sin).reshape(n, -1, HEAD_DIM)
+        kv[:, :, at:at+n] = qk[:, H:].swapaxes(0, 1),heads[:, H+K:].swapaxes(0, 1)
+        k,v = kv[:, :, :at+n]
+        q = (qk[:, :H]*HEAD_DIM**-.5).reshape(n, K, -1, HEAD_DIM).transpose(1, 3, 2, 0).reshape(K, HEAD_DIM, -1)
+        p = np.exp(k@q)*seen_MQ # of normed keys and queries: at most exp(8)
+        o = p.swapaxes(1, 2)@v/np.maximum(np.ones(at+n, np.float32)@p, 1e-9)[..., None]
+        return o.reshape(K, -1, n, HEAD_DIM).transpose(2, 0, 1, 3).reshape(n, -1)
 
 # %% ../../nbs/net/05_cache.ipynb #ca523a50
 @patch
-def one(self:ArrayStep, cache, b, at, token, row_F, told_R):
-    "Logits after a position of piece `b`, which is laid at entry `at`"
-    ids = cache.ids.numpy()[:, b, :at+1]
-    ids[:, at] = row_F
-    seen = self.rule.between(Ids(*row_F[:, None], 0), Ids(*ids, 0))[0].astype(np.float32)
-    angle = row_F[self.turns].astype(np.float32)*self.speeds
-    cos,sin = np.cos(angle),np.sin(angle)
-    x = self.embed(token, row_F, cache.total.numpy()[b], cache.count.numpy()[b])
+def states(self:ArrayStep, cache, b, at, tokens, rows_NF):
+    "States after positions of piece `b` that follow one another, shape (N, D); they are laid at entry `at`, those after the first to be overwritten"
+    cache.ids.numpy()[:, b, at] = rows_NF[0]
+    ids = np.concatenate([cache.ids.numpy()[:, b, :at], rows_NF.T], 1)
+    seen = self.rule.between(Ids(*rows_NF.T, 0), Ids(*ids, 0)).T.astype(np.float32)
+    seen = np.tile(seen, self.cfg.heads//self.cfg.kv_heads)
+    angle = rows_NF[:, None, None, self.turns].astype(np.float32)*self.speeds # shape (N, 1, 1, HEAD/2)
+    cos,sin = np.cos(angle),np.sin(angle)*TURN
+    first = self.embed(tokens[0], rows_NF[0], cache.total.numpy()[b], cache.count.numpy()[b])
+    x = np.stack([first, *map(self.token_in, tokens[1:], rows_NF[1:])])
     for (norm1,qkv,out,norm2,up,down),kv in zip(self.layers, cache.kv):
-        x = x+out@self.attend(qkv@(rms_norm(x, 1e-6)*norm1), kv.numpy()[0, :, b], at, seen, cos, sin)
-        x = x+down@gated(up@(rms_norm(x, 1e-6)*norm2))
-    x = rms_norm(x, 1e-6)*self.norm
-    if told_R is not None and told_R[TOLD].any():
-        up,bias,down = self.outline
-        x = x+down@gated(up@np.concatenate([rms_norm(x, EPS), told_R])+bias)
-    return self.cfg.softcap*np.tanh(self.tokens@x/self.cfg.softcap)
+        x = x+self.attend((rms_norm(x, 1e-6)*norm1)@qkv, kv.numpy()[0, :, b], at, seen, cos, sin)@out
+        x = x+gated((rms_norm(x, 1e-6)*norm2)@up)@down
+    return rms_norm(x, 1e-6)*self.norm
+
+@patch
+def state(self:ArrayStep, cache, b, at, token, row_F):
+    "State after the next position of a piece; that of a guess which was right is there already"
+    if cache.ahead[b] and (cache.ahead[b][0][:2]==(token, row_F.tolist())):
+        cache.ids.numpy()[:, b, at] = row_F
+        self.embed(token, row_F, cache.total.numpy()[b], cache.count.numpy()[b])
+        return cache.ahead[b].pop(0)[2]
+    guesses = cache.guess(b)[:cache.width-at-1] if cache.guess and row_F[FIELDS.index('kind')]!=SUMMARY else []
+    x = self.states(cache, b, at, [token]+[t for t,_ in guesses], np.stack([row_F]+[np.array(r, np.int32) for _,r in guesses]))
+    cache.ahead[b] = [(t, r, x[i]) for i,(t,r) in enumerate(guesses, 1)]
+    return x[0]
 
 @patch
 def read(self:ArrayStep, cache, tokens_B, rows_BF, told_BR):
@@ -119,9 +132,17 @@ def read(self:ArrayStep, cache, tokens_B, rows_BF, told_BR):
     res,rows = np.zeros((len(tokens_B), self.cfg.vocab_size), np.float32),rows_BF.numpy()
     with np.errstate(over='ignore'): # a gate that is shut for good
         for b,(token,at) in enumerate(zip(tokens_B.tolist(), cache.at.tolist())):
-            if rows[b, 0]>=0: res[b] = self.one(cache, b, at, token, rows[b], None if told_BR is None else told_BR[b].numpy())
+            if rows[b, 0]>=0: res[b] = self.logits(self.state(cache, b, at, token, rows[b]), None if told_BR is None else told_BR[b].numpy())
     cache.at += 1
     return torch.from_numpy(res)
+
+@patch
+def logits(self:ArrayStep, x_D, told_R):
+    "Of the token after a state"
+    if told_R is not None and told_R[TOLD].any():
+        up,bias,down = self.outline
+        x_D = x_D+down@gated(up@np.concatenate([rms_norm(x_D, EPS), told_R])+bias)
+    return self.cfg.softcap*np.tanh(x_D@self.head/self.cfg.softcap)
 
 # %% ../../nbs/net/05_cache.ipynb #6be01982
 class CacheSegment(NamedTuple):
@@ -148,6 +169,8 @@ class Cache:
         self.total,self.count = w.new_zeros(batch, c.width),w.new_zeros(batch, 1) # of the embeddings of the open bar
         self.every = torch.arange(batch, device=w.device)
         self.arrays = ArrayStep(model) if arrays and in_arrays(model) else None
+        self.guess = None                   # Function of a piece: tokens that may follow its last one, and their ids; for arrays
+        self.ahead = [[] for _ in range(batch)] # such guesses, and states after them
 
     @property
     def width(self):
@@ -188,7 +211,7 @@ def gather(self:Cache,
         for l,kv in enumerate(self.kv): kv[:, :, b, :, :n] = torch.cat([k.kv[l] for k in near], 3)
         self.ids[:, b, :n] = torch.cat([k.ids for k in near], 1)
     self.first[b] = self.used[b] = n
-    self.at[b] = n
+    self.at[b],self.ahead[b] = n,[]
 
 # %% ../../nbs/net/05_cache.ipynb #0c4dfe8b
 @patch
@@ -301,7 +324,7 @@ def only(self:Cache,
     pieces: list # Their numbers, which begin at 0 again
 ):
     "Leave the others out"
-    self.kept,self.first,self.used = ([o[b] for b in pieces] for o in (self.kept, self.first, self.used))
+    self.kept,self.first,self.used,self.ahead = ([o[b] for b in pieces] for o in (self.kept, self.first, self.used, self.ahead))
     self.kv,self.ids = [kv[:, :, pieces] for kv in self.kv],self.ids[:, pieces]
     self.at,self.total,self.count = self.at[pieces],self.total[pieces],self.count[pieces]
     self.every = self.every[:len(pieces)]

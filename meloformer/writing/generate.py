@@ -14,6 +14,7 @@ __all__ = ['SMALL', 'HEADER', 'MAX_TRACKS', 'RHYTHM', 'one_thread', 'decode_step
 import re
 from collections import Counter
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -64,6 +65,23 @@ def compiled_step():
     "`decode_step`, compiled: once for each width of the cache, number of pieces and shape of model"
     return torch._dynamo.config.patch(recompile_limit=64)(torch.compile(decode_step, dynamic=False, fullgraph=True))
 
+# %% ../../nbs/writing/03_generate.ipynb #5a1ddfef
+class Echo:
+    "What followed when a piece was here before: the same player, at the same place of a bar, after the same two tokens"
+    def __init__(self): self.after,self.last = {},(None, None)
+    def add(self, ids, token):
+        "Note a token, and the `TokenIds` before it"
+        self.after[ids.program, ids.position, *self.last] = token
+        self.last = self.last[1],token
+    def guess(self, ids, most=3):
+        "So many tokens of the open bar that may come, and their rows of ids"
+        ids,last,res = copy(ids),self.last,[]
+        while len(res)<most and (t := self.after.get((ids.program, ids.position, *last))) is not None and not ids.opens(t):
+            ids.add(t)
+            last = last[1],t
+            res.append((t, ids.row))
+        return res
+
 # %% ../../nbs/writing/03_generate.ipynb #5e1d0d01
 def last_bar(request): # a `TokenRequest`
     "Number of the last bar to be written, where bars are asked for"
@@ -88,7 +106,8 @@ class BatchGenerator:
         self.constraints,self.ids = [Constraints(hid, a) for a in requests],[TokenIds(hid, a.bar_numbers) for a in requests]
         self.countdowns = [a.like and Countdown(hid, a.like, [o.number for o in a.bar_requests or ()]) for a in requests]
         self.rngs,self.cache,self.live = [np.random.default_rng(s) for s in seeds],Cache(model, len(requests)),list(range(len(requests)))
-        self.todo,self.chosen = [[] for _ in requests],[None]*len(requests)
+        self.todo,self.chosen,self.echoes = [[] for _ in requests],[None]*len(requests),[Echo() for _ in requests]
+        self.cache.guess = lambda row: self.echoes[b := self.rows[row]].guess(self.ids[b])
         self.rows = self.live[:] # the piece in each row of the cache
         self.compiled = self.device.type=='cuda' if compiled is None else compiled
         g,put = self.constraints[0],lambda x: torch.as_tensor(np.asarray(x)).to(self.device)
@@ -138,6 +157,7 @@ def told(self:BatchGenerator, pieces):
 @patch
 def note(self:BatchGenerator, b, t):
     "Note a token of a piece; does it begin a bar?"
+    self.echoes[b].add(self.ids[b], t)
     new = self.ids[b].add(t)
     if self.countdowns[b]: self.countdowns[b].add(t, self.ids[b].bar)
     return new
