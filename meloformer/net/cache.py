@@ -62,13 +62,14 @@ def gated(h_N2D):
 class ArrayStep:
     "`MeloFormer.read` of few pieces, in NumPy"
     def __init__(self, model):
-        across = lambda layer: layer.weight.T.contiguous() # is fetched faster
         a = lambda *ps: [p.detach().numpy() for p in ps]
+        across = lambda layer, norm=None: (layer.weight if norm is None else layer.weight*norm.weight).T.contiguous() # is fetched faster
         self.cfg,self.rule,self.outline = model.cfg,model.rule,model.outline and a(*model.outline.parameters())
         self.tokens,self.programs,self.head = a(model.embed.weight, model.embed_program.weight, across(model.embed))
         self.summary,self.norm = a(model.summary, model.norm.weight)
-        self.layers = [a(b.norm1.weight, across(b.attention.qkv), across(b.attention.out), b.norm2.weight, across(b.up), across(b.down))
+        self.layers = [a(across(b.attention.qkv, b.norm1), across(b.attention.out), across(b.up, b.norm2), across(b.down))
                        for b in model.blocks]
+        self.scale = np.repeat(np.float32([HEAD_DIM**-.5, 1]), [model.cfg.heads, model.cfg.kv_heads])[:, None, None] # of queries and keys
         self.speeds = np.concatenate(a(*turn_speeds(10_000., 'cpu')))
         self.turns = np.repeat([FIELDS.index(f) for f in ('bar','index','position')], [11, 11, 10]) # which of them turns a pair
 
@@ -84,17 +85,18 @@ class ArrayStep:
         return x
     def token_in(self, token, row): return self.tokens[token]+self.programs[row[FIELDS.index('program')]]
 
-    def attend(self, qkv_ND, kv, at, seen_MQ, cos, sin):
+    def attend(self, qkv_ND, kv, at, seen_MQ, ones_M, cos, sin):
         "What all heads read, shape (N, D); keys and values are laid in the cache, shape (2, K, W, HEAD)"
         H,K,n = self.cfg.heads,self.cfg.kv_heads,len(qkv_ND)
         heads = qkv_ND.reshape(n, -1, HEAD_DIM)
         qk = rms_norm(heads[:, :H+K], EPS).reshape(n, -1, 2, HEAD_DIM//2)
         qk = (qk*cos+qk[:, :, ::-1]*sin).reshape(n, -1, HEAD_DIM)
-        kv[:, :, at:at+n] = qk[:, H:].swapaxes(0, 1),heads[:, H+K:].swapaxes(0, 1)
         k,v = kv[:, :, :at+n]
-        q = (qk[:, :H]*HEAD_DIM**-.5).reshape(n, K, -1, HEAD_DIM).transpose(1, 3, 2, 0).reshape(K, HEAD_DIM, -1)
-        p = np.exp(k@q)*seen_MQ # of normed keys and queries: at most exp(8)
-        o = p.swapaxes(1, 2)@v/np.maximum(np.ones(at+n, np.float32)@p, 1e-9)[..., None]
+        k[:, at:],v[:, at:] = qk[:, H:].swapaxes(0, 1),heads[:, H+K:].swapaxes(0, 1)
+        p = k@qk[:, :H].reshape(n, K, -1, HEAD_DIM).transpose(1, 3, 2, 0).reshape(K, HEAD_DIM, -1)
+        p = np.exp(p, p) # of normed keys and queries: at most exp(8)
+        p *= seen_MQ
+        o = p.swapaxes(1, 2)@v/np.maximum(ones_M@p, 1e-9)[..., None]
         return o.reshape(K, -1, n, HEAD_DIM).transpose(2, 0, 1, 3).reshape(n, -1)
 
 # %% ../../nbs/net/05_cache.ipynb #ca523a50
@@ -106,12 +108,12 @@ def states(self:ArrayStep, cache, b, at, tokens, rows_NF):
     seen = self.rule.between(Ids(*rows_NF.T, 0), Ids(*ids, 0)).T.astype(np.float32)
     seen = np.tile(seen, self.cfg.heads//self.cfg.kv_heads)
     angle = rows_NF[:, None, None, self.turns].astype(np.float32)*self.speeds # shape (N, 1, 1, HEAD/2)
-    cos,sin = np.cos(angle),np.sin(angle)*TURN
+    shared = at,seen,np.ones(len(seen), np.float32),np.cos(angle)*self.scale,np.sin(angle)*self.scale*TURN
     first = self.embed(tokens[0], rows_NF[0], cache.total.numpy()[b], cache.count.numpy()[b])
     x = np.stack([first, *map(self.token_in, tokens[1:], rows_NF[1:])])
-    for (norm1,qkv,out,norm2,up,down),kv in zip(self.layers, cache.kv):
-        x = x+self.attend((rms_norm(x, 1e-6)*norm1)@qkv, kv.numpy()[0, :, b], at, seen, cos, sin)@out
-        x = x+gated((rms_norm(x, 1e-6)*norm2)@up)@down
+    for (qkv,out,up,down),kv in zip(self.layers, cache.kv):
+        x += self.attend(rms_norm(x, 1e-6)@qkv, kv.numpy()[0, :, b], *shared)@out
+        x += gated(rms_norm(x, 1e-6)@up)@down
     return rms_norm(x, 1e-6)*self.norm
 
 @patch

@@ -9,6 +9,7 @@ __all__ = ['GrammarState', 'random_piece']
 from fastcore.basics import patch
 import numpy as np
 from ..music.grid import *
+from ..music.grid import _PLACES
 from ..music.chords import *
 from .vocabulary import *
 
@@ -213,8 +214,8 @@ def _limits(self:GrammarState, ok):
         ok[at['Position']] &= v[at['Position']]>self.chord_position
     else:
         ok[at['Position']] &= (v[at['Position']]>self.position) & (v[at['Position']]<self.positions)
-        order,own = instrument_order(np.arange(DRUMS+1)),instrument_order(self.program)
-        ok[at['Program']] &= (order>own) | ((order==own) & (self.instance<MAX_INSTANCES-1))
+        own = instrument_order(self.program)
+        ok[at['Program']] &= (_PLACES>own) | ((_PLACES==own) & (self.instance<MAX_INSTANCES-1))
         if s in ('program','drums'): self._instances(ok)
         if self.pitches is not None: self._pitches(ok)
 

@@ -509,7 +509,6 @@ def redistribute(
     for group,other in ((programs, next_bar), (next_bar, programs)):
         shared,some = _share(p, group, ok)
         p = torch.where(some, shared, _inherit(p, group, ok & other))
-    for group in (programs, next_bar): p = _share(p, group, ok)[0]
     p = _share(p, pitches, ok, weights)[0]*ok
     s = p.sum(-1, True)
     return torch.where(s>0, p/s, ok/ok.sum(-1, True))
@@ -575,10 +574,11 @@ def sample(
     return token.gather(1, at)[:, 0]
 
 # %% ../../nbs/writing/02_constraints.ipynb #0b4e90cd
-def _spread(p, group, ok, weights):
+def _spread(p, group, ok, weights=None):
     "Give the probability of a group to its allowed members, in place; are there any?"
-    if not (inside := group & ok).any(): return False
-    total,part = p[group].sum(),(p*weights)[inside]
+    if not (some := np.count_nonzero(inside := group & ok)): return False
+    if weights is None and some==np.count_nonzero(group): return True
+    total,part = p[group].sum(),(p if weights is None else p*weights)[inside]
     s = part.sum()
     p[group] = 0
     p[inside] = total*(part/s if s>0 else 1/inside.sum())
@@ -587,6 +587,7 @@ def _spread(p, group, ok, weights):
 def _temper_one(x, kinds, dials):
     between,within = dials[0, 1],dials[0, 2:]
     K,e = len(within),np.exp(x-x.max())
+    if (dials[0, 1:]==1).all(): return e/e.sum()
     mass = (np.bincount(kinds, e, K)/e.sum())**(1/between)
     top = np.full(K, -np.inf)
     np.maximum.at(top, kinds, x)
@@ -597,10 +598,9 @@ def _temper_one(x, kinds, dials):
 def _redistribute_one(p, ok, weights, groups):
     programs,next_bar,pitches = groups
     for group,other in ((programs, next_bar), (next_bar, programs)):
-        if not _spread(p, group, ok, 1) and (heirs := np.flatnonzero(ok & other)).size:
+        if not _spread(p, group, ok) and (heirs := np.flatnonzero(ok & other)).size:
             total,p[group] = p[group].sum(),0
             p[heirs[0]] += total
-    for group in (programs, next_bar): _spread(p, group, ok, 1)
     _spread(p, pitches, ok, weights)
     p = p[ok]
     s = p.sum()
@@ -633,7 +633,8 @@ def sample_one(
     x,ok,weights,kinds,groups = np.where(legal, logits/dials[0, 0], -np.inf)[at],ok[at],weights[at],kinds[at],groups[:, at]
     p = _redistribute_one(_temper_one(x, kinds, dials), ok, weights, groups)
     p = _truncate_one(p, kinds[ok], dials)
-    by = np.argsort(-p, kind='stable')
+    by = np.flatnonzero(p)
+    by = by[np.argsort(-p[by], kind='stable')]
     q,rank = p[by],np.arange(len(by))
     q[~((q.cumsum()-q < dials[1, 0]) & ((rank<dials[2, 0]) | (dials[2, 0]==0)))] = 0
     c = q.cumsum()

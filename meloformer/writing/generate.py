@@ -67,18 +67,22 @@ def compiled_step():
 
 # %% ../../nbs/writing/03_generate.ipynb #5a1ddfef
 class Echo:
-    "What followed when a piece was here before: the same player, at the same place of a bar, after the same two tokens"
-    def __init__(self): self.after,self.last = {},(None, None)
-    def add(self, ids, token):
-        "Note a token, and the `TokenIds` before it"
-        self.after[ids.program, ids.position, *self.last] = token
-        self.last = self.last[1],token
-    def guess(self, ids, most=3):
-        "So many tokens of the open bar that may come, and their rows of ids"
+    "What followed the last tokens of a piece when they last came"
+    def __init__(self,
+        context: int = 3 # So many tokens; after fewer guesses are wrong too often to be worth the reading
+    ): self.after,self.last = {},(None,)*context
+    def add(self, token):
+        self.after[self.last] = token
+        self.last = *self.last[1:],token
+    def guess(self,
+        ids, # `TokenIds` of all tokens
+        most: int = 3
+    ) -> list: # So many tokens of the open bar that may come, and their rows of ids
+        "Go on as then"
         ids,last,res = copy(ids),self.last,[]
-        while len(res)<most and (t := self.after.get((ids.program, ids.position, *last))) is not None and not ids.opens(t):
+        while len(res)<most and (t := self.after.get(last)) is not None and not ids.opens(t):
             ids.add(t)
-            last = last[1],t
+            last = *last[1:],t
             res.append((t, ids.row))
         return res
 
@@ -107,7 +111,7 @@ class BatchGenerator:
         self.countdowns = [a.like and Countdown(hid, a.like, [o.number for o in a.bar_requests or ()]) for a in requests]
         self.rngs,self.cache,self.live = [np.random.default_rng(s) for s in seeds],Cache(model, len(requests)),list(range(len(requests)))
         self.todo,self.chosen,self.echoes = [[] for _ in requests],[None]*len(requests),[Echo() for _ in requests]
-        self.cache.guess = lambda row: self.echoes[b := self.rows[row]].guess(self.ids[b])
+        self.cache.guess = lambda row: self.echoes[self.rows[row]].guess(self.ids[self.rows[row]])
         self.rows = self.live[:] # the piece in each row of the cache
         self.compiled = self.device.type=='cuda' if compiled is None else compiled
         g,put = self.constraints[0],lambda x: torch.as_tensor(np.asarray(x)).to(self.device)
@@ -157,7 +161,7 @@ def told(self:BatchGenerator, pieces):
 @patch
 def note(self:BatchGenerator, b, t):
     "Note a token of a piece; does it begin a bar?"
-    self.echoes[b].add(self.ids[b], t)
+    self.echoes[b].add(t)
     new = self.ids[b].add(t)
     if self.countdowns[b]: self.countdowns[b].add(t, self.ids[b].bar)
     return new

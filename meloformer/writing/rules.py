@@ -294,8 +294,8 @@ class KitRule:
 
 def _backbeat(now):
     want = {0: KICK, 1: SNARE, 3: SNARE}.get(now.position/now.beat, ()) if now.program==DRUMS and now.bar==4*now.beat else ()
-    free = not want or any(p in want for p in now.here)
-    return np.isin(np.arange(128), want) | free
+    if not want or any(p in want for p in now.here): return np.ones(128, bool)
+    return np.isin(np.arange(128), want)
 
 def backbeat(
     share: float = .3 # Of the probability of other drums so much stays, until kick or snare is struck
