@@ -289,7 +289,6 @@ function redistribute(p, {legal, ok, weights}, {programs, nextBar, pitches, walk
     const heir = ok.findIndex((o, t) => o && other[t]), total = sum(p, group)
     if (heir >= 0) { group.forEach((o, t) => { if (o) p[t] = 0 }); p[heir] += total }
   }
-  for (const group of [programs, nextBar]) share(p, group, ok)
   share(p, pitches, ok, weights ? t => weights[walk.card.value[t]] : undefined)
   p.forEach((o, t) => { if (!ok[t]) p[t] = 0 })
   const s = sum(p), n = sum(ok)
