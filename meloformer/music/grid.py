@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TICKS', 'MAX_QUARTERS', 'MAX_NUMERATOR', 'MAX_INSTANCES', 'VELOCITIES', 'DRUMS', 'TEMPOS', 'GRID_BAR', 'GRID_NOTE',
-           'ALIASES', 'LOSS', 'lengths', 'Grid', 'bar_ticks', 'bar_positions', 'parse_meter', 'programs_named',
-           'unknown_instrument', 'grid_bars', 'score_bar', 'n_bars', 'program_instances', 'place_onsets',
-           'instrument_order', 'order_key', 'ordered', 'until_next_onset', 'tidy', 'grid_remark', 'read_beats',
-           'aligned']
+           'ALIASES', 'PROGRAM_ORDER', 'LOSS', 'lengths', 'Grid', 'bar_ticks', 'bar_positions', 'parse_meter',
+           'programs_named', 'unknown_instrument', 'grid_bars', 'score_bar', 'n_bars', 'program_instances',
+           'place_onsets', 'instrument_order', 'order_key', 'ordered', 'until_next_onset', 'tidy', 'grid_remark',
+           'read_beats', 'aligned']
 
 # %% ../../nbs/music/03_grid.ipynb #1a487322
 import difflib
@@ -211,14 +211,14 @@ def instrument_order(
     "Where instruments stand in a bar: drums first, then by program, then by instance"
     return (np.int64(1)+program)%(DRUMS+1)*MAX_INSTANCES+instance
 
-_PLACES = instrument_order(np.arange(DRUMS+1))
+PROGRAM_ORDER = instrument_order(np.arange(DRUMS+1)) # of all programs
 
 # %% ../../nbs/music/03_grid.ipynb #5ff49f4c
 def order_key(
     notes: np.ndarray # `GRID_NOTE` rows
 ) -> np.ndarray: # One integer a note
     "Numbers in canonical order: bar, instrument (drums first, then by program), position, length (default first), pitch"
-    key = notes['bar'].astype(np.int64)<<13|_PLACES.take(notes['program'])+notes['instance']
+    key = notes['bar'].astype(np.int64)<<13|PROGRAM_ORDER.take(notes['program'])+notes['instance']
     for k,bits in (('position',10), ('length',12), ('pitch',7)): key = key<<bits|notes[k]
     return key
 

@@ -102,7 +102,7 @@ class ArrayStep:
 # %% ../../nbs/net/05_cache.ipynb #ca523a50
 @patch
 def states(self:ArrayStep, cache, b, at, tokens, rows_NF):
-    "States after positions of piece `b` that follow one another, shape (N, D); they are laid at entry `at`, those after the first to be overwritten"
+    "States after positions of a piece that follow one another, shape (N, D); all but the first, at entry `at`, are laid to be overwritten"
     cache.ids.numpy()[:, b, at] = rows_NF[0]
     ids = np.concatenate([cache.ids.numpy()[:, b, :at], rows_NF.T], 1)
     seen = self.rule.between(Ids(*rows_NF.T, 0), Ids(*ids, 0)).T.astype(np.float32)
@@ -116,6 +116,15 @@ def states(self:ArrayStep, cache, b, at, tokens, rows_NF):
         x += gated(rms_norm(x, 1e-6)@up)@down
     return rms_norm(x, 1e-6)*self.norm
 
+@patch
+def logits(self:ArrayStep, x_D, told_R):
+    "Of the token after a state"
+    if told_R is not None and told_R[TOLD].any():
+        up,bias,down = self.outline
+        x_D = x_D+down@gated(up@np.concatenate([rms_norm(x_D, EPS), told_R])+bias)
+    return self.cfg.softcap*np.tanh(x_D@self.head/self.cfg.softcap)
+
+# %% ../../nbs/net/05_cache.ipynb #e900cf49
 @patch
 def state(self:ArrayStep, cache, b, at, token, row_F):
     "State after the next position of a piece; that of a guess which was right is there already"
@@ -134,17 +143,11 @@ def read(self:ArrayStep, cache, tokens_B, rows_BF, told_BR):
     res,rows = np.zeros((len(tokens_B), self.cfg.vocab_size), np.float32),rows_BF.numpy()
     with np.errstate(over='ignore'): # a gate that is shut for good
         for b,(token,at) in enumerate(zip(tokens_B.tolist(), cache.at.tolist())):
-            if rows[b, 0]>=0: res[b] = self.logits(self.state(cache, b, at, token, rows[b]), None if told_BR is None else told_BR[b].numpy())
+            if rows[b, 0]<0: continue
+            x = self.state(cache, b, at, token, rows[b])
+            res[b] = self.logits(x, None if told_BR is None else told_BR[b].numpy())
     cache.at += 1
     return torch.from_numpy(res)
-
-@patch
-def logits(self:ArrayStep, x_D, told_R):
-    "Of the token after a state"
-    if told_R is not None and told_R[TOLD].any():
-        up,bias,down = self.outline
-        x_D = x_D+down@gated(up@np.concatenate([rms_norm(x_D, EPS), told_R])+bias)
-    return self.cfg.softcap*np.tanh(x_D@self.head/self.cfg.softcap)
 
 # %% ../../nbs/net/05_cache.ipynb #6be01982
 class CacheSegment(NamedTuple):
@@ -213,7 +216,7 @@ def gather(self:Cache,
         for l,kv in enumerate(self.kv): kv[:, :, b, :, :n] = torch.cat([k.kv[l] for k in near], 3)
         self.ids[:, b, :n] = torch.cat([k.ids for k in near], 1)
     self.first[b] = self.used[b] = n
-    self.at[b],self.ahead[b] = n,[]
+    self.at[b] = n
 
 # %% ../../nbs/net/05_cache.ipynb #0c4dfe8b
 @patch

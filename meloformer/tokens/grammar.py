@@ -9,7 +9,6 @@ __all__ = ['GrammarState', 'random_piece']
 from fastcore.basics import patch
 import numpy as np
 from ..music.grid import *
-from ..music.grid import _PLACES
 from ..music.chords import *
 from .vocabulary import *
 
@@ -215,7 +214,7 @@ def _limits(self:GrammarState, ok):
     else:
         ok[at['Position']] &= (v[at['Position']]>self.position) & (v[at['Position']]<self.positions)
         own = instrument_order(self.program)
-        ok[at['Program']] &= (_PLACES>own) | ((_PLACES==own) & (self.instance<MAX_INSTANCES-1))
+        ok[at['Program']] &= (PROGRAM_ORDER>own) | ((PROGRAM_ORDER==own) & (self.instance<MAX_INSTANCES-1))
         if s in ('program','drums'): self._instances(ok)
         if self.pitches is not None: self._pitches(ok)
 
