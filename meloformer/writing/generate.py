@@ -16,7 +16,7 @@ from collections import Counter
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from fastcore.basics import patch
 import numpy as np
@@ -91,6 +91,8 @@ def last_bar(request): # a `TokenRequest`
     "Number of the last bar to be written, where bars are asked for"
     return max(o.number for o in request.bar_requests) if request.bar_requests else None
 
+def _guess(rows, echoes, ids, row): return echoes[rows[row]].guess(ids[rows[row]])
+
 class BatchGenerator:
     "Pieces that are written side by side"
     def __init__(self,
@@ -111,8 +113,8 @@ class BatchGenerator:
         self.countdowns = [a.like and Countdown(hid, a.like, [o.number for o in a.bar_requests or ()]) for a in requests]
         self.rngs,self.cache,self.live = [np.random.default_rng(s) for s in seeds],Cache(model, len(requests)),list(range(len(requests)))
         self.todo,self.chosen,self.echoes = [[] for _ in requests],[None]*len(requests),[Echo() for _ in requests]
-        self.cache.guess = lambda row: self.echoes[self.rows[row]].guess(self.ids[self.rows[row]])
         self.rows = self.live[:] # the piece in each row of the cache
+        self.cache.guess = partial(_guess, self.rows, self.echoes, self.ids) # without `self`: a generator goes at once
         self.compiled = self.device.type=='cuda' if compiled is None else compiled
         g,put = self.constraints[0],lambda x: torch.as_tensor(np.asarray(x)).to(self.device)
         self.masks = np.stack([g.programs, g.next_bar, g.pitches])
@@ -198,7 +200,7 @@ def take(self:BatchGenerator, b):
 def leave_out(self:BatchGenerator):
     "Pieces that are finished cost nothing more"
     left = [row for row,b in enumerate(self.rows) if b in self.live]
-    self.rows = [self.rows[row] for row in left]
+    self.rows[:] = [self.rows[row] for row in left]
     self.cache.only(left)
 
 # %% ../../nbs/writing/03_generate.ipynb #2978f676
