@@ -22,6 +22,7 @@ from ..writing.figures import BASSES, RANGES
 from ..writing.rules import *
 from ..writing.constraints import *
 from ..writing.generate import *
+from ..writing.generate import TYPED_CHORDS
 from ..writing.request import *
 from .onnx import *
 
@@ -96,7 +97,7 @@ def page_card(
         order=(instrument_order(np.arange(DRUMS+1))//MAX_INSTANCES).tolist(),
         tones=(CHORD_TONES @ (1<<np.arange(12))).tolist(), bass=dict(programs=list(BASSES), lowest=lowest, share=bass.share),
         kit=kit_card(hid), dials=asked.dials.tolist(), max_bar_tokens=asked.max_bar_tokens, max_players=asked.max_tracks,
-        max_rest_bars=r.max_rest_bars, off_chord_weight=r.off_chord_weight, repeat_weight=r.repeat_weight,
+        max_rest_bars=r.max_rest_bars, off_chord_weight=TYPED_CHORDS, repeat_weight=r.repeat_weight,
         register=dict(recent=RECENT, stray=STRAY, share=near_register().share))
 
 # %% ../../nbs/apps/11_browser.ipynb #8d5d2499

@@ -848,6 +848,8 @@ def _unsettled(facts, chords, no_players):
     return ', '.join(o for o in FACTS if o not in settled)
 
 # %% ../../nbs/writing/03_generate.ipynb #d2615331
+TYPED_CHORDS,OWN_CHORDS = .25,.4 # of chords that are typed or found anew, and of a song's own: as real music has them
+
 def _leanings(off_chord, repeat, told):
     "Soft rules: notes outside of the chord, pitches struck just before and those that lead astray keep so much of their probability"
     if 'harmony' in told: repeat = 1 # how often is told
@@ -883,8 +885,9 @@ def make_request(
     attributes: dict = None, # From `parse_attributes`
     rules: list = (),      # From `meloformer.writing.rules`
     max_rest_bars: int = 2, # Players that are asked for are silent for at most so many bars on end; -1: as the model likes
-    # Where chords are settled, notes outside of them keep this share of their probability; 1: as the model likes
-    off_chord_weight: float = .25,
+    # Where chords are settled, notes outside of them keep this share of their probability (default: .25 of chords that are
+    # typed or found anew, .4 of a song's own); 1: as the model likes
+    off_chord_weight: float = None,
     key: str = None,       # Of Roman numerals in `chords`, or of those that are found
     repeat_weight: float = .4, # Pitches that a player struck just before keep this share of their probability; 1: as the model likes
     without: str = None,   # Who must not play, such as 'drums, piano'
@@ -901,6 +904,7 @@ def make_request(
     facts = _unsettled(like_facts, chords or key, instruments or without or isinstance(like, Transcription))
     sampling['like'],bars,*pace = _like(hid, like, facts, bars, meter, tempo)
     typed,chords,about = chords,parse_progression(chords, key) if chords else None,bool(fill or rewrite or add or harmonize)
+    if off_chord_weight is None: off_chord_weight = TYPED_CHORDS if chords or harmonize else OWN_CHORDS
     rules = [*rules, *_leanings(off_chord_weight if chords or about else 1, repeat_weight, facts if like else ())]
     sampling |= dict(max_rest_bars=None if max_rest_bars<0 else max_rest_bars, rules=rules, remarks=_remarks(like, typed, key))
     _check_together(about, prompt, meter or tempo, instruments, attributes)

@@ -86,8 +86,9 @@ class GenerationRequest(_Checked):
     density: str = None # Notes a bar, such as "2-12" or "drums 8-16, bass -8"
     chord_tones: str = None # Notes belong to the chord on strong beats, on beats, or all: strong, beats or all
     max_rest_bars: int = 2 # Players that are asked for are silent for at most so many bars on end; -1: as the model likes
-    # Where chords are settled, notes outside of them keep this share of their probability; 1: as the model likes
-    off_chord_weight: float = .25
+    # Where chords are settled, notes outside of them keep this share of their probability (default: .25 of chords that are typed or
+    # found anew, .4 of a song's own); 1: as the model likes
+    off_chord_weight: float = None
     repeat_weight: float = .4 # Pitches that a player struck just before keep this share of their probability; 1: as the model likes
     # Drums that are new strike kick, snare and a hat or ride in so many bars at least once (default: 4; 1 in a song with pianos,
     # organs, guitars or a bass), and beside these in 4/4 rather kick on 1, snare on 2 and 4; 0: as the model likes
@@ -122,7 +123,7 @@ def _check(self:GenerationRequest):
     for k,n in _least.items():
         if (v := getattr(self, k)) is not None and v<n: raise ValueError(f'--{k} is at least {n}, not {v}')
     for k in ('off_chord_weight','repeat_weight'):
-        if not 0<=getattr(self, k)<=1: raise ValueError(f'--{k} lies from 0 to 1, not {getattr(self, k)}')
+        if (v := getattr(self, k)) is not None and not 0<=v<=1: raise ValueError(f'--{k} lies from 0 to 1, not {v}')
     if self.form and self.loop: raise ValueError('give --form or --loop, not both')
     if self.like and self.form: raise ValueError('give --like or --form, not both: the bars of --like say what is the same')
     if self.like_facts!='all' and not self.like:
