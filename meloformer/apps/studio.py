@@ -67,7 +67,7 @@ def answer_page(
                          rewrite=', '.join(players) if task==PLAYERS else '', add=', '.join(instruments) if task==MORE else '')
     if task==NEW and text.strip(): fields = beside_text(text, fields)
     whole = ({k: int(fields.get(k) or 0) for k in ('tempo','seed','max_rest_bars') if k in fields}
-             | dict(takes=int(fields.get('takes') or 1)))
+             | dict(takes=int(fields.get('takes') or 1), off_chord_weight=fields.get('off_chord_weight') or None))
     request = GenerationRequest(**fields | whole)
     asked,done,each = request.parse(hid),[0],request.settled()
     n = request.takes*(each[-1].bars if len(each)>1 else len(bars_to_write(hid, asked)[1]))
@@ -116,8 +116,8 @@ def _taste(g, usual):
         label='Where notes must belong to the chord', elem_id='chord_tones')
     f['max_rest_bars'] = g.Slider(0, 32, usual.max_rest_bars, step=1,
         label='Bars on end that a player may be silent', elem_id='max_rest_bars')
-    f['off_chord_weight'] = g.Number(None, label='Share of their probability that notes outside of settled chords keep',
-        info='Empty: .25 of typed or new chords, .4 of those of your piece.', minimum=0, maximum=1, step=.05, elem_id='off_chord_weight')
+    f['off_chord_weight'] = g.Slider(0, 1, 0, step=.05, label='Share of their probability that notes outside of settled chords keep',
+        info='0: .25 of typed or new chords, .4 of those of your piece.', elem_id='off_chord_weight')
     f['temperature'] = g.Slider(0, 2, usual.temperature, step=.05,
         label='Temperature: above 1 bolder, below 1 safer', elem_id='temperature')
     f['top_p'] = g.Textbox(usual.top_p, label='Of each kind of token keep the likeliest that make up this share',
