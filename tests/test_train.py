@@ -95,10 +95,11 @@ def test_stopped_within_a_step(corpus_folder, tmp_path, ranks):
 
 def test_a_second_signal(corpus_folder, tmp_path):
     "It stops at once, and what was saved before is left"
-    p = Command('train', '--data', corpus_folder, '--out', tmp_path/'run', *SLOW, '--batch_size', 32, '--gradient_accumulation_steps', 2, merged=True)
+    p = Command('train', '--data', corpus_folder, '--out', tmp_path/'run', *SLOW, '--batch_size', 64, '--gradient_accumulation_steps', 2, merged=True)
     for line in p.stdout:
         if line.startswith('step 1/'): break
     while not checkpoints(tmp_path/'run'): time.sleep(.02)
+    time.sleep(.3) # it is noted that a checkpoint was saved, and a micro-batch of seconds has begun
     p.send_signal(signal.SIGTERM)
     time.sleep(1.2)
     p.send_signal(signal.SIGTERM)
