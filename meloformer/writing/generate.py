@@ -848,7 +848,7 @@ def _unsettled(facts, chords, no_players):
     return ', '.join(o for o in FACTS if o not in settled)
 
 # %% ../../nbs/writing/03_generate.ipynb #d2615331
-TYPED_CHORDS,OWN_CHORDS = .25,.4 # of chords that are typed or found anew, and of a song's own: as real music has them
+TYPED_CHORDS,OWN_CHORDS = .25,.4 # of chords that are typed or found anew, and of a song's own, which its notes leave more often
 
 def _leanings(off_chord, repeat, told):
     "Soft rules: notes outside of the chord, pitches struck just before and those that lead astray keep so much of their probability"
