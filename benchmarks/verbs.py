@@ -215,9 +215,11 @@ def summary(rows):
         s = dict(answers=len(own), songs=len({(r['set'], r['file']) for r in own}), untouched=sum(not r['other_events'] for r in own), seconds=float(np.median([r['seconds'] for r in own])))
         s |= {k: sum(r.get(k, 0) for r in own) for k in ('foreign','silent','bars','left_out','played','other_events','left')}
         s |= dict(in_chords=counted(own, 'in_chords', 0, 1), in_chords_before=counted(own, 'in_chords', 2, 3), sung=counted(own, 'sung', 0, 2), sung_by_chance=counted(own, 'sung', 1, 2), sung_before=counted(own, 'sung_before', 0, 2))
-        pairs = lambda rows: {k: [mean(rows, o, k) for o in ('new','before')] for k in FIGURES}
+        pair = lambda rows, k: [mean(rows, o, k) for o in ('new','before')]
+        pairs = lambda rows: {k: pair(rows, k) for k in FIGURES}
+        many,few = [[r for r in own if (v := r['before']['velocities']) and (v>=8)==wanted] for wanted in (True, False)]
         sets = {o: pairs([r for r in own if r['set']==o]) for o in sorted({r['set'] for r in own})}
-        res.setdefault(version, {})[verb] = s|dict(figures=pairs(own), sets=sets)
+        res.setdefault(version, {})[verb] = s|dict(figures=pairs(own)|dict(velocities_of_many=pair(many, 'velocities'), velocities_of_few=pair(few, 'velocities')), sets=sets)
     return res
 
 def evenly(files, n):

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['FIGURES', 'MAJOR_SCALES', 'RANGES', 'BASSES', 'KICK', 'SNARE', 'CYMBALS', 'TOMS', 'note_ticks', 'Piece', 'Weighted',
-           'figure', 'share', 'figures', 'one_value', 'same_rhythm', 'groove', 'density', 'top_line', 'same_pitch',
-           'pitch_entropy', 'scale', 'key_fit', 'key_clarity', 'outside_range', 'high_bass', 'ambitus', 'registers',
-           'climb', 'drift', 'chord_sound', 'in_chord', 'bass_on_root', 'strikes', 'kick_on_1', 'snare_on_2_and_4',
-           'hats', 'fill_bars', 'fills', 'players', 'programs_twice', 'velocities', 'empty', 'silent_tails',
-           'polyphony', 'bar_similarity', 'mean_similarity', 'similarity_curve', 'similarity_error', 'likeness_1',
-           'likeness_4', 'far_near', 'four_peak', 'far_over_near', 'peak_at_fours']
+           'figure', 'share', 'figures', 'even_bars', 'one_value', 'same_rhythm', 'groove', 'density', 'top_line',
+           'same_pitch', 'pitch_entropy', 'scale', 'key_fit', 'key_clarity', 'outside_range', 'high_bass', 'ambitus',
+           'registers', 'climb', 'drift', 'chord_sound', 'in_chord', 'bass_on_root', 'strikes', 'kick_on_1',
+           'snare_on_2_and_4', 'hats', 'fill_bars', 'fills', 'players', 'programs_twice', 'velocities', 'empty',
+           'silent_tails', 'polyphony', 'bar_similarity', 'mean_similarity', 'similarity_curve', 'similarity_error',
+           'likeness_1', 'likeness_4', 'far_near', 'four_peak', 'far_over_near', 'peak_at_fours']
 
 # %% ../../nbs/writing/00_figures.ipynb #e8770cf6
 from functools import cached_property
@@ -101,15 +101,20 @@ def figures(
     return {k: v if isinstance(v := FIGURES[k](p), Weighted) else float(v) for k in names}
 
 # %% ../../nbs/writing/00_figures.ipynb #203824eb
-@figure
-def one_value(p: Piece): # 0 to 1
-    "Share of players' bars of two notes and more in which all last equally long"
+def even_bars(p: Piece): # Arrays: player as in `programs`, bar, 1 where all its notes last equally long
+    "Bars in which a tuned player begins two notes and more"
     key,t = (p.player*p.n_bars+p.bar)[p.pitched],p.ticks[p.pitched]
-    if not len(key): return np.nan
+    if not len(key): return np.zeros((3, 0), int)
     o = np.argsort(key, kind='stable')
     first = np.flatnonzero(np.append(True, np.diff(key[o])>0))
     low,high = np.minimum.reduceat(t[o], first),np.maximum.reduceat(t[o], first)
-    return share((low==high)[np.diff(first, append=len(key))>1])
+    several = np.diff(first, append=len(key))>1
+    return np.stack([*np.divmod(key[o][first], p.n_bars), low==high])[:, several]
+
+@figure
+def one_value(p: Piece): # 0 to 1
+    "Share of players' bars of two notes and more in which all last equally long"
+    return share(even_bars(p)[2])
 
 @figure
 def same_rhythm(p: Piece): # 0 to 1

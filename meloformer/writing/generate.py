@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SMALL', 'HEADER', 'MAX_TRACKS', 'RHYTHM', 'one_thread', 'decode_step', 'compiled_step', 'last_bar', 'BatchGenerator',
            'compose', 'compose_many', 'BarStream', 'compose_bars', 'full_logits', 'make_prompt', 'infill_request',
-           'merge_infill', 'context_order', 'with_bar_requests', 'split_windows', 'fit_window', 'faults',
+           'merge_infill', 'context_order', 'with_bar_requests', 'split_windows', 'fit_window', 'too_even', 'faults',
            'best_attempts', 'generate_in_windows', 'into_song', 'repeat_bars', 'regenerate', 'parse_form',
            'compose_form', 'compose_loop', 'bar_span', 'read_like', 'make_request', 'generate_scores', 'as_score',
            'generate_score', 'sections', 'stretch', 'bars_to_write']
@@ -39,7 +39,7 @@ from ..net.masks import *
 from ..net.attention import *
 from ..net.model import *
 from ..net.cache import *
-from .figures import BASSES
+from .figures import BASSES, Piece, even_bars
 from .rules import *
 from .constraints import *
 
@@ -68,9 +68,7 @@ def compiled_step():
 # %% ../../nbs/writing/03_generate.ipynb #5a1ddfef
 class Echo:
     "What followed the last tokens of a piece when they last came"
-    def __init__(self,
-        context: int = 3 # So many tokens; after fewer guesses are wrong too often to be worth the reading
-    ): self.after,self.last = {},(None,)*context
+    def __init__(self): self.after,self.last = {},(None,)*3 # after fewer tokens guesses are wrong too often to be worth the reading
     def add(self, token):
         self.after[self.last] = token
         self.last = *self.last[1:],token
@@ -445,14 +443,34 @@ def fit_window(
     part = select_bars(hid, piece, np.sort(order[fits | own]), have)
     return replace(request, prompt=np.append(piece[:edges[0]], part.tokens), numbers=part.bars, bar_requests=bar_requests)
 
+# %% ../../nbs/writing/03_generate.ipynb #5e1d0e01
+def too_even(
+    hid: HID,
+    before: np.ndarray, # Tokens of the piece as it was
+    after: Example,     # Bars of it and those that are new
+    bar_requests: list  # What was asked for
+) -> list: # (program, instance) of each
+    "Tuned players whose new bars all have notes of one length, where less than a third of their others have"
+    def found(tokens, numbers=None): # (program, instance) → {number of a bar: is it even?}
+        p,res = Piece(hid.decode_grid(tokens)[0]),{}
+        name,number = dict(zip(p.player.tolist(), p.notes[['program','instance']].tolist())),range(p.n_bars) if numbers is None else numbers
+        for player,bar,even in even_bars(p).T.tolist(): res.setdefault(name[player], {})[int(number[bar])] = even
+        return res
+    old,new,asked = found(before),found(from_infill(hid, after), np.unique(after.bars)),{o.number: o.players for o in bar_requests}
+    def bad(who, bars):
+        own = [even for b,even in bars.items() if b in asked and (asked[b] is None or who in asked[b])]
+        others = [even for b,even in old.get(who, {}).items() if b not in asked]
+        return len(own)>1 and all(own) and len(others) and np.mean(others)<1/3 # as .7 % of four bars of real players do
+    return [who for who,bars in new.items() if bad(who, bars)]
+
 # %% ../../nbs/writing/03_generate.ipynb #3940c6fb
 def faults(
     hid: HID,
     before: np.ndarray, # Tokens of the piece as it was
     after: Example,     # Bars of it and those that are new
-    bar_requests: list        # What was asked for
+    bar_requests: list  # What was asked for
 ) -> list: # (bar, what is wrong with it), in words
-    "What nobody asked for: silence, players who are left out, bars that copy their neighbour"
+    "What nobody asked for: silence, players who are left out or `too_even`, bars that copy their neighbour"
     old,new = (hid.decode_grid(o)[0].notes for o in (before, from_infill(hid, after)))
     new['bar'] = np.unique(after.bars)[new['bar']]
     had,res = int(old['bar'].max(initial=0))+1,[]
@@ -469,7 +487,8 @@ def faults(
                 res.append((o.number, f'is bar {o.number+step+1} once more'))
     played = lambda rows: {n[:2] for o in bar_requests for n in notes(rows, o)}
     name = lambda p,i: f'{instrument_name(p%DRUMS, p==DRUMS)} {i+1 if i else ""}'.rstrip()
-    return res+[(bar_requests[0].number, f'and on: {name(p, i)} is left out') for p,i in sorted(played(old)-played(new))]
+    said = lambda who, what: [(bar_requests[0].number, f'and on: {name(*o)} {what}') for o in sorted(who)]
+    return res+said(played(old)-played(new), 'is left out')+said(too_even(hid, before, after, bar_requests), 'has notes of one length only')
 
 # %% ../../nbs/writing/03_generate.ipynb #be3539f3
 def best_attempts(
