@@ -5,7 +5,7 @@
 DATA is a corpus, of which the validation split counts, or a folder of MIDI that the model was not trained on. Pieces are written from nothing and over the
 chords, players, meters and tempos of real pieces, with the same seeds for every setting, and all figures of `meloformer.writing.figures` are set beside those of the
 real ones: their differences in units of what halves of the real music differ by, their mean the distance. First the nuclei and temperatures; then, with the
-nearest of them, how far notes lean to typed chords and how long players may rest, how much of their probability pitches keep that were struck just before, and, as music is written by default, whether places and lengths are cut by the nucleus.
+nearest of them, how far notes lean to typed chords and how long players may rest, how much of their probability pitches keep that were struck just before, and, as music is written by default, whether places and lengths are cut by the nucleus, or drawn at other temperatures.
 Settings are named n0, n1 …, h1, h2 …, r1, r2 … and p0, p1 … in the order of `NUCLEI`, `HARMONY`, `REPEATS` and `PLACES`; --only chooses some. What is written is kept in --out, so that the same command goes on where it was stopped; --minutes ends it after the setting at
 hand, and the table has the settings that are there. Pictures lie in --out, too.
 """
@@ -36,7 +36,8 @@ NUCLEI = [FIRST, dict(top_p=1), dict(top_p=.9), dict(top_p=.95), dict(top_p='pit
     dict(top_p=.98, temperature='.95, between 1')]
 HARMONY = [dict(off_chord_weight=w, max_rest_bars=rest) for rest in (2, -1) for w in (.25, .1, .5, 1)] # the first of them in the rows above
 REPEATS = [dict(HARMONY[0], repeat_weight=w) for w in (1, .6, .4, .3, .2)] # the first of them in all other rows
-PLACES = [dict(top_p=.9), dict(top_p='.9, position 1'), dict(top_p='.9, position .97'), dict(top_p='.9, position 1, length 1')] # with the third of REPEATS
+PLACES = [dict(top_p=.9), dict(top_p='.9, position 1'), dict(top_p='.9, position .97'), dict(top_p='.9, position 1, length 1'),
+    *[dict(top_p='.9, position 1, length 1', temperature=t) for t in ('position 1.05', 'length 1.1', 'position 1.05, length 1.05')]] # with the third of REPEATS
 
 def digest(*what): return hashlib.sha256(repr(what).encode()).hexdigest()[:12]
 
