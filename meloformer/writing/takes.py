@@ -12,6 +12,7 @@ from ..music.score import *
 from ..tokens.hid import *
 from ..tokens.edit import bar_count, cut
 from .figures import figures
+from .generate import gravity
 
 # %% ../../nbs/writing/04_takes.ipynb #7a4e0006
 REAL = dict(same_pitch=(.222, .15), one_value=(.467, .193), same_rhythm=(.339, .157), in_chord=(.919, .038),
@@ -69,4 +70,4 @@ def rank_takes(
         f = figures(written_bars(score, bars, hid), REAL) if len(score.notes) else dict.fromkeys(REAL, np.nan)
         return Take(score, seed, wrong, f, far(f))
     res = [take(*o) for o in zip(scores, seeds, faults)]
-    return sorted(res, key=lambda t: (len(t.faults), np.nan_to_num(t.far, nan=np.inf), t.seed))
+    return sorted(res, key=lambda t: (gravity(t.faults), np.nan_to_num(t.far, nan=np.inf), t.seed))
