@@ -445,18 +445,18 @@ def fit_window(
 
 # %% ../../nbs/writing/03_generate.ipynb #5e1d0e01
 def too_even(
-    hid: HID,
-    before: np.ndarray, # Tokens of the piece as it was
-    after: Example,     # Bars of it and those that are new
-    bar_requests: list  # What was asked for
+    before: Grid, # The piece as it was
+    after: Grid,  # Bars of it and those that are new
+    numbers: np.ndarray, # Of the bars of `after`
+    bar_requests: list   # What was asked for
 ) -> list: # (program, instance) of each
     "Tuned players whose new bars all have notes of one length, where less than a third of their others have"
-    def found(tokens, numbers=None): # (program, instance) → {number of a bar: is it even?}
-        p,res = Piece(hid.decode_grid(tokens)[0]),{}
-        name,number = dict(zip(p.player.tolist(), p.notes[['program','instance']].tolist())),range(p.n_bars) if numbers is None else numbers
-        for player,bar,even in even_bars(p).T.tolist(): res.setdefault(name[player], {})[int(number[bar])] = even
+    def found(grid, numbers): # (program, instance) → {number of a bar: is it even?}
+        p,res = Piece(grid),{}
+        name = dict(zip(p.player.tolist(), p.notes[['program','instance']].tolist()))
+        for player,bar,even in even_bars(p).T.tolist(): res.setdefault(name[player], {})[int(numbers[bar])] = even
         return res
-    old,new,asked = found(before),found(from_infill(hid, after), np.unique(after.bars)),{o.number: o.players for o in bar_requests}
+    old,new,asked = found(before, range(len(before.bars))),found(after, numbers),{o.number: o.players for o in bar_requests}
     def bad(who, bars):
         own = [even for b,even in bars.items() if b in asked and (asked[b] is None or who in asked[b])]
         others = [even for b,even in old.get(who, {}).items() if b not in asked]
@@ -473,8 +473,9 @@ def faults(
     bar_requests: list  # What was asked for
 ) -> list: # (bar, what is wrong with it), in words
     "What nobody asked for: silence, players who are left out or `too_even`, bars that copy their neighbour"
-    old,new = (hid.decode_grid(o)[0].notes for o in (before, from_infill(hid, after)))
-    new['bar'] = np.unique(after.bars)[new['bar']]
+    grids,numbers = [hid.decode_grid(o)[0] for o in (before, from_infill(hid, after))],np.unique(after.bars)
+    even,(old, new) = too_even(*grids, numbers, bar_requests),[g.notes for g in grids]
+    new['bar'] = numbers[new['bar']]
     had,res = int(old['bar'].max(initial=0))+1,[]
     def notes(rows, bar_request, step=0):
         who = bar_request.players
@@ -490,13 +491,13 @@ def faults(
     played = lambda rows: {n[:2] for o in bar_requests for n in notes(rows, o)}
     name = lambda p,i: f'{instrument_name(p%DRUMS, p==DRUMS)} {i+1 if i else ""}'.rstrip()
     said = lambda who, what: [(bar_requests[0].number, f'and on: {name(*o)} {what}') for o in sorted(who)]
-    return res+said(played(old)-played(new), 'is left out')+said(too_even(hid, before, after, bar_requests), EVEN)
+    return res+said(played(old)-played(new), 'is left out')+said(even, EVEN)
 
 # %% ../../nbs/writing/03_generate.ipynb #5e1d0e03
 def gravity(
     faults: list # (bar, what is wrong)
 ) -> tuple: # To sort answers by: how much is missing or copied, how much is wrong
-    "Even notes are better than none"
+    "Silence, copies and players left out first: even notes are better than none"
     return sum(not what.endswith(EVEN) for _,what in faults),len(faults)
 
 # %% ../../nbs/writing/03_generate.ipynb #be3539f3
